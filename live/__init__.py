@@ -1,0 +1,1 @@
+"""The world touched: the production daemon (its parts arrive with later releases)."""

@@ -1,0 +1,1 @@
+"""The policy, pure and exact: what every accept or refuse decision must be."""

@@ -1,0 +1,43 @@
+"""What this box has declared it can train: one small file that production and scenarios read."""
+
+from dataclasses import dataclass
+
+from shared.layout import SlotLayout
+from shared.memory import fits
+from shared.offers import Offer
+
+IMAGE_TASK = "ImageTask"
+
+
+@dataclass(frozen=True, slots=True)
+class BoxDeclaration:
+    """Task types and the shortest row that a job must be able to train.
+
+    task_types: the types this box trains; None declares nothing, so every type is supported.
+    shortest_row: tokens of the shortest row worth training; a model of which one such row does
+    not fit a slot is refused. None declares nothing, so every size is supported.
+    """
+
+    task_types: frozenset[str] | None = None
+    shortest_row: int | None = None
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    def why_unsupported(self, offer: Offer, layout: SlotLayout) -> str | None:
+        """What this box cannot train about the offer, or None. Only the offer's fields count."""
+        if self.task_types is not None and offer.task_type not in self.task_types:
+            return f"task type {offer.task_type}"
+        if self.shortest_row is None or offer.task_type == IMAGE_TASK:
+            return None  # the planner's arithmetic is that of language models
+        if fits(
+            offer.model,
+            offer.model_params_count,
+            len(layout.gpus[0]),
+            layout.memory_gb_per_gpu,
+            self.shortest_row,
+        ):
+            return None
+        return f"{offer.model} does not fit a slot of {layout.memory_gb:.1f} GB"
+
+
+UNDECLARED = BoxDeclaration()
+"""Supports everything."""

@@ -1,0 +1,346 @@
+"""The machine: inputs in, decisions out. It reads no clock and does no input or output.
+
+Whoever drives it (the simulator's SimPy shell, the daemon's one consumer) tells it the time and
+carries out what it answers. An illegal input raises and leaves the state as it was.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from shared.admission import Admission
+from shared.decisions import (
+    REPEAT_WINDOW_MS,
+    Decision,
+    Gate,
+    Policy,
+    priority_of,
+    reason_of,
+    static_gate,
+)
+from shared.errors import IllegalTransition, OutOfOrder
+from shared.inputs import (
+    GpuChanged,
+    Input,
+    JobEnded,
+    OfferArrived,
+    OperatorAsked,
+    PolicyPut,
+    StartRequested,
+    StorageChanged,
+    TimerFired,
+    order_key,
+)
+from shared.units import hours_to_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An accepted offer and the slot it holds, from its reservation until its processes are gone.
+
+    state: ``reserved``, ``running`` or ``stopping``. lapses_ms: when a reservation ends by itself.
+    deadline_ms: when the result is due; None before the start request. gpus: what the slot held
+    when the job was accepted; a later change of policy does not move a job.
+    """
+
+    decision: Decision
+    hours_to_complete: float
+    source: str
+    gpus: tuple[int, ...]
+    state: str
+    lapses_ms: int
+    deadline_ms: int | None = None
+
+    @property
+    def slot(self) -> int:
+        """The slot this job holds."""
+        assert self.decision.slot is not None
+        return self.decision.slot
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What an input other than an offer did.
+
+    effect: ``started``, ``start_refused``, ``stopping``, ``released``, ``lapsed``,
+    ``gpu_out``, ``gpu_back``, ``draining``, ``accepting``, ``storage_full``, ``storage_available``
+    or ``policy``. in_use: slots that count against capacity afterwards.
+    """
+
+    at_ms: int
+    effect: str
+    in_use: int
+    task_id: str | None = None
+    slot: int | None = None
+    gpu: int | None = None
+    deadline_ms: int | None = None
+    reason: str | None = None
+
+
+Answer = Decision | Effect
+
+
+class Machine:
+    """One box under one policy at a time."""
+
+    def __init__(self, policy: Policy) -> None:
+        """An empty, healthy, accepting box."""
+        self.policy = policy
+        self._admission = Admission(policy.preset.cap)
+        self._jobs: dict[str, Job] = {}
+        self._recent: dict[str, Decision] = {}
+        self._recent_order: deque[tuple[int, str]] = deque()
+        self._failed: frozenset[int] = frozenset()
+        self._held_over: frozenset[str] = frozenset()
+        self._draining = False
+        self._storage_full = False
+        self._last: tuple[int, int, str] = (0, -1, "")
+
+    # What the outside may look at.
+
+    @property
+    def jobs(self) -> dict[str, Job]:
+        """Jobs that hold a slot, by task id: a copy."""
+        return dict(self._jobs)
+
+    @property
+    def slots_in_use(self) -> int:
+        """Slots that count against capacity."""
+        return self._admission.in_use()
+
+    @property
+    def failed_gpus(self) -> frozenset[int]:
+        """GPUs out of service."""
+        return self._failed
+
+    @property
+    def draining(self) -> bool:
+        """Whether the operator stopped acceptance."""
+        return self._draining
+
+    @property
+    def storage_full(self) -> bool:
+        """Whether there is no room for another job."""
+        return self._storage_full
+
+    def next_timer(self) -> int | None:
+        """When the next reservation lapses, or None. ``TimerFired`` is due exactly then."""
+        due = [job.lapses_ms for job in self._jobs.values() if job.state == "reserved"]
+        return min(due, default=None)
+
+    def stamp(self, now: int, entry: Input) -> int:
+        """The time to enter an input at: now, or the next millisecond where it would sort before
+        the last one handled. The clock never goes back.
+        """
+        last_at = self._last[0]
+        at_ms = max(now, last_at)
+        return last_at + 1 if order_key(at_ms, entry) < self._last else at_ms
+
+    # What happens.
+
+    def handle(self, events: Iterable[Input], *, now: int) -> list[Answer]:
+        """Handle the inputs of one instant, in their order; returns the answers in that order.
+
+        now: epoch milliseconds. Raises OutOfOrder when an input sorts before the last one handled
+        or after a timer that has not fired, IllegalTransition when the state does not allow one;
+        then none of them has happened.
+        """
+        ordered = sorted(events, key=lambda entry: (entry.rank, entry.id))
+        if len(ordered) == 1:
+            return self._step(ordered[0], now)
+        saved = self._snapshot()
+        try:
+            return [answer for entry in ordered for answer in self._step(entry, now)]
+        except Exception:
+            self._restore(saved)
+            raise
+
+    def _step(self, entry: Input, now: int) -> list[Answer]:
+        """One input; everything that can raise does so before anything changes."""
+        key = order_key(now, entry)
+        self._check_order(key, entry)
+        answers: list[Answer]
+        match entry:
+            case OfferArrived():
+                answers = [self._offer(entry, now)]
+            case JobEnded():
+                answers = [self._ended(entry, now)]
+            case StartRequested():
+                answers = [self._start(entry, now)]
+            case TimerFired():
+                answers = self._lapse(now)
+            case GpuChanged():
+                answers = [self._gpu(entry, now)]
+            case OperatorAsked() | StorageChanged():
+                answers = [self._box_state(entry, now)]
+            case PolicyPut():
+                answers = [self._put_policy(entry.policy, now)]
+        self._last = key
+        return answers
+
+    def _check_order(self, key: tuple[int, int, str], entry: Input) -> None:
+        if key < self._last:
+            raise OutOfOrder(f"{entry.kind} at {key[0]} sorts before the last input handled")
+        due = self.next_timer()
+        if isinstance(entry, TimerFired):
+            if due != key[0]:
+                raise IllegalTransition(f"timer at {key[0]}: the next one is due at {due}")
+        elif due is not None and key > (due, TimerFired.rank, TimerFired.id):
+            raise OutOfOrder(f"{entry.kind} at {key[0]}: the timer due at {due} has not fired")
+
+    def _offer(self, entry: OfferArrived, now: int) -> Decision:
+        first = self._first_answer(entry.offer.task_id, now)
+        if first is not None:
+            return replace(first, at_ms=now, repeat=True)
+        offer, policy = entry.offer, self.policy
+        priority = priority_of(offer, policy.preset)
+        code = self._admission.admit(static_gate(offer, priority, policy))
+        gate = Gate.ACCEPTED if code >= 0 else Gate(-code)
+        decision = Decision(
+            at_ms=now,
+            task_id=offer.task_id,
+            accepted=gate is Gate.ACCEPTED,
+            gate=gate.label,
+            reason=reason_of(gate, offer, priority, policy),
+            priority=priority,
+            slot=code if code >= 0 else None,
+        )
+        self._remember(decision)
+        if decision.slot is not None:
+            self._reserve(entry, decision, decision.slot)
+        return decision
+
+    def _first_answer(self, task_id: str, now: int) -> Decision | None:
+        """The decision that still answers for this task."""
+        if task_id in self._jobs:
+            return self._jobs[task_id].decision
+        first = self._recent.get(task_id)
+        return first if first and now - first.at_ms <= REPEAT_WINDOW_MS else None
+
+    def _remember(self, decision: Decision) -> None:
+        """Keep a decision for as long as it answers again, and drop those that no longer do."""
+        oldest = decision.at_ms - REPEAT_WINDOW_MS
+        while self._recent_order and self._recent_order[0][0] < oldest:
+            at_ms, task_id = self._recent_order.popleft()
+            if self._recent[task_id].at_ms == at_ms:
+                del self._recent[task_id]
+        self._recent[decision.task_id] = decision
+        self._recent_order.append((decision.at_ms, decision.task_id))
+
+    def _reserve(self, entry: OfferArrived, decision: Decision, slot: int) -> None:
+        self._jobs[decision.task_id] = Job(
+            decision=decision,
+            hours_to_complete=entry.offer.hours_to_complete,
+            source=entry.source,
+            gpus=self.policy.preset.layout.gpus[slot],
+            state="reserved",
+            lapses_ms=decision.at_ms + self.policy.reservation_ttl_ms,
+        )
+
+    def _start(self, entry: StartRequested, now: int) -> Effect:
+        job = self._jobs.get(entry.task_id)
+        refusal = _start_refusal(job, entry)
+        if job is None or refusal:
+            return self._effect(now, "start_refused", task_id=entry.task_id, reason=refusal)
+        deadline_ms = now + hours_to_ms(job.hours_to_complete)
+        self._jobs[entry.task_id] = replace(job, state="running", deadline_ms=deadline_ms)
+        return self._effect(
+            now, "started", task_id=entry.task_id, slot=job.slot, deadline_ms=deadline_ms
+        )
+
+    def _ended(self, entry: JobEnded, now: int) -> Effect:
+        job = self._jobs.get(entry.task_id)
+        if job is None:
+            raise IllegalTransition(f"ended: no job of task {entry.task_id} holds a slot")
+        if entry.phase == "stopping":
+            if job.state != "running":
+                raise IllegalTransition(f"ended: task {entry.task_id} is {job.state}, not running")
+            self._jobs[entry.task_id] = replace(job, state="stopping")
+            return self._effect(now, "stopping", task_id=entry.task_id, slot=job.slot)
+        self._free(entry.task_id)
+        return self._effect(
+            now, "released", task_id=entry.task_id, slot=job.slot, reason=entry.outcome
+        )
+
+    def _lapse(self, now: int) -> list[Answer]:
+        due = sorted(
+            task_id
+            for task_id, job in self._jobs.items()
+            if job.state == "reserved" and job.lapses_ms == now
+        )
+        answers: list[Answer] = []
+        for task_id in due:
+            slot = self._jobs[task_id].slot
+            self._free(task_id)
+            answers.append(self._effect(now, "lapsed", task_id=task_id, slot=slot))
+        return answers
+
+    def _free(self, task_id: str) -> None:
+        """The task's job holds its slot no longer."""
+        job = self._jobs.pop(task_id)
+        if task_id in self._held_over:
+            self._held_over -= {task_id}
+            self._take_out()
+        else:
+            self._admission.release(job.slot)
+
+    def _gpu(self, entry: GpuChanged, now: int) -> Effect:
+        if not 0 <= entry.gpu < self.policy.preset.gpus:
+            raise IllegalTransition(f"gpu: found {entry.gpu}, this box has no such GPU")
+        if entry.healthy == (entry.gpu not in self._failed):
+            raise IllegalTransition(f"gpu: GPU {entry.gpu} was already so")
+        self._failed = self._failed ^ {entry.gpu}
+        self._take_out()
+        return self._effect(now, "gpu_back" if entry.healthy else "gpu_out", gpu=entry.gpu)
+
+    def _box_state(self, entry: OperatorAsked | StorageChanged, now: int) -> Effect:
+        if isinstance(entry, OperatorAsked):
+            self._draining = entry.action == "drain"
+            effect = "draining" if self._draining else "accepting"
+        else:
+            self._storage_full = not entry.available
+            effect = "storage_full" if self._storage_full else "storage_available"
+        self._admission.close(draining=self._draining, storage=self._storage_full)
+        return self._effect(now, effect)
+
+    def _put_policy(self, policy: Policy, now: int) -> Effect:
+        """Jobs keep their GPUs; where the slots are cut anew, they block those they touch."""
+        if policy.preset.gpus <= max(self._failed, default=-1):
+            raise IllegalTransition("policy: a failed GPU is not among the new box's GPUs")
+        recut = policy.preset.layout != self.policy.preset.layout
+        self.policy = policy
+        if recut:
+            self._held_over = frozenset(self._jobs)
+            self._admission = Admission(policy.preset.cap)
+            self._admission.close(draining=self._draining, storage=self._storage_full)
+            self._take_out()
+        return self._effect(now, "policy")
+
+    def _take_out(self) -> None:
+        """Slots on failed GPUs, or on those that jobs of an earlier layout hold, are out."""
+        held = (self._jobs[task_id].gpus for task_id in self._held_over)
+        gpus = self._failed.union(*held)
+        self._admission.take_out(self.policy.preset.layout.slots_on(gpus))
+
+    def _effect(self, now: int, effect: str, **fields: object) -> Effect:
+        return Effect(at_ms=now, effect=effect, in_use=self.slots_in_use, **fields)  # type: ignore[arg-type]
+
+    def _snapshot(self) -> dict[str, object]:
+        saved = dict(self.__dict__)
+        saved["_admission"] = self._admission.copy()
+        saved["_jobs"] = dict(self._jobs)
+        saved["_recent"] = dict(self._recent)
+        saved["_recent_order"] = self._recent_order.copy()
+        return saved
+
+    def _restore(self, saved: dict[str, object]) -> None:
+        self.__dict__.update(saved)
+
+
+def _start_refusal(job: Job | None, entry: StartRequested) -> str | None:
+    """Why a start request is refused, or None."""
+    if job is None:
+        return "no accepted offer for this task"
+    if job.source != entry.source:
+        return "the offer came from another source"
+    return None if job.state == "reserved" else f"the job is already {job.state}"

@@ -1,0 +1,1 @@
+"""The SimPy box: what schedules an offer stream through the shared policy."""

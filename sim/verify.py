@@ -1,0 +1,115 @@
+"""Verify a ledger: what production decided, decided again on SimPy's calendar.
+
+Only what came from outside is taken from the ledger. When a reservation lapses is worked out
+anew, and SimPy puts everything into the handling order, so a late timer or a wrong order of ties
+shows as much as a wrong answer.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby, zip_longest
+
+import simpy
+
+from shared.errors import FourSlotError, InputError
+from shared.inputs import Input, TimerFired
+from shared.ledger import Difference, LedgerEntry, difference, opened, refusal
+from sim.engine.alarm import Alarm
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """entries, offers: how many were compared. difference: the first one, None when they agree."""
+
+    entries: int
+    offers: int
+    difference: Difference | None
+
+
+class _Rerun:
+    """The recorded inputs on SimPy's calendar, in front of a fresh machine."""
+
+    def __init__(self, opening: LedgerEntry, rest: Iterable[LedgerEntry]) -> None:
+        self.recorder = opened(opening)
+        self.env = simpy.Environment(opening.at_ms)
+        outside = (entry for entry in rest if not isinstance(entry.entry, TimerFired))
+        self._groups = groupby(outside, key=lambda entry: entry.at_ms)
+        self._open = 0
+        self._made: list[LedgerEntry] = []
+        self._timer: int | None = None
+        self._load()
+
+    def entries(self) -> Iterator[LedgerEntry]:
+        """The ledger as it comes out this time. Raises what the machine raises."""
+        while self.env.peek() != float("inf"):
+            self.env.step()
+            yield from self._made
+            self._made.clear()
+
+    def _load(self) -> None:
+        """Put the inputs of the next recorded instant on the calendar."""
+        _, group = next(self._groups, (0, ()))
+        for entry in sorted(group, key=lambda entry: entry.entry.id):
+            self._put(entry.at_ms, entry.entry)
+            self._open += 1
+
+    def _put(self, at_ms: int, entry: Input) -> None:
+        delay = at_ms - self.env.now
+        if delay < 0:
+            raise InputError(f"at_ms: found {at_ms} after {self.env.now}, time never goes back")
+        Alarm(self.env, partial(self._on_input, entry)).arm(entry.rank, delay)  # type: ignore[arg-type]
+
+    def _on_input(self, entry: Input, _: Alarm) -> None:
+        now: int = self.env.now  # type: ignore[assignment]
+        if isinstance(entry, TimerFired):
+            if self.recorder.machine.next_timer() != now:
+                return  # its reservation was started or cancelled meanwhile
+        else:
+            self._open -= 1
+        self._made.append(self.recorder.handle(entry, now)[0])
+        due = self.recorder.machine.next_timer()
+        if due is not None and due != self._timer:
+            self._put(due, TimerFired())
+        self._timer = due
+        if not self._open:
+            self._load()
+
+
+def verify(entries: Iterable[LedgerEntry]) -> Verdict:
+    """Replay a ledger and compare every field of every entry.
+
+    Raises InputError when the ledger is empty or does not begin with a policy.
+    """
+    recorded = list(entries)
+    if not recorded:
+        raise InputError("ledger: found no entry, allowed is a policy first")
+    rerun = _Rerun(recorded[0], recorded[1:])
+    found, compared = _first(recorded[1:], rerun.entries())
+    offers = sum(entry.entry.kind == "offer" for entry in recorded[: compared + 1])
+    return Verdict(compared + 1, offers, found)
+
+
+def _first(
+    recorded: list[LedgerEntry], again: Iterator[LedgerEntry]
+) -> tuple[Difference | None, int]:
+    """The first difference, and how many entries were compared up to it."""
+    at = 0
+    try:
+        for at, (old, new) in enumerate(zip_longest(recorded, again), start=1):
+            found = _part(old, new)
+            if found:
+                return found, at
+    except FourSlotError as why:
+        at = min(at, len(recorded) - 1)
+        return refusal(recorded[at], why), at + 1
+    return None, at
+
+
+def _part(old: LedgerEntry | None, new: LedgerEntry | None) -> Difference | None:
+    if old is not None and new is not None:
+        return difference(old, new)
+    there, side = (old, "recorded") if old is not None else (new, "replayed")
+    assert there is not None
+    kinds = (there.entry.kind, None) if side == "recorded" else (None, there.entry.kind)
+    return Difference(there.seq, there.at_ms, there.entry.kind, "kind", *kinds)
