@@ -78,16 +78,16 @@ class MemoryBreakdown:
 
 @dataclass(frozen=True, slots=True)
 class _Instant:
-    """One moment of the step: gradients, activations and logits alive at it, in bytes."""
+    """One moment of the step: gradients, activations and logits alive at it, in bytes.
+
+    whole_layers: layers that FSDP2 holds gathered then (one runs, the next is fetched).
+    """
 
     name: str
     gradients: int
     activations: int
     logits: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.gradients + self.activations + self.logits
+    whole_layers: int = 2
 
 
 def _split(total: int, shards: int) -> int:
@@ -96,6 +96,12 @@ def _split(total: int, shards: int) -> int:
 
 def _gradient_bytes(step: TrainingStep) -> int:
     return _split(step.lora_parameters * step.optimizer.adapter_bytes, step.shards)
+
+
+def _resident_bytes(step: TrainingStep) -> int:
+    """Gradients there from the step's start: accumulated ones, or views into DDP's buckets."""
+    views = step.parallel == "ddp" and step.gpus > 1 and step.bucket_view
+    return _gradient_bytes(step) if step.resident_gradients or views else 0
 
 
 def _autocast_copies(step: TrainingStep, layers: int) -> int:
@@ -138,7 +144,7 @@ def _loss_bytes(step: TrainingStep) -> tuple[int, int]:
 def _forward_instants(step: TrainingStep) -> Iterator[_Instant]:
     """The last layer's forward, and the loss's: autocast still holds its copies of the adapters."""
     arch, layer, earlier = step.architecture, step.layer(), _kept_by_all(step)
-    resident = _gradient_bytes(step) if step.resident_gradients else 0
+    resident = _resident_bytes(step)
     if step.gradient_checkpointing:
         held = earlier + _kept_by_layer(step) + _autocast_copies(step, arch.layers)
         yield _Instant("forward", resident, held + layer.unsaved_peak() * step.tokens)
@@ -154,7 +160,7 @@ def _forward_instants(step: TrainingStep) -> Iterator[_Instant]:
 def _backward_instants(step: TrainingStep) -> Iterator[_Instant]:
     """The loss, the last layer and the first: layers' inputs go as their gradients come."""
     gradients, kept = _gradient_bytes(step), _kept_by_layer(step)
-    resident = gradients if step.resident_gradients else 0
+    resident = _resident_bytes(step)
     arch, everything = step.architecture, _kept_by_all(step) + kept
     activations, logits = _loss_bytes(step)
     yield _Instant("loss backward", resident, everything + activations, logits)
@@ -162,8 +168,9 @@ def _backward_instants(step: TrainingStep) -> Iterator[_Instant]:
     yield _Instant("last layer backward", resident, everything + running)
     others = resident or gradients - gradients // arch.layers
     first = everything - (arch.layers - 1) * kept
-    yield _Instant("first layer backward", others, first + running)
-    yield _Instant("backward's end", gradients, first - kept + _last_norm(step))
+    yield _Instant("first layer backward", others, first + running, whole_layers=1)
+    held = first - kept + _last_norm(step)
+    yield _Instant("backward's end", gradients, held, whole_layers=0)
 
 
 def _last_norm(step: TrainingStep) -> int:
@@ -184,18 +191,18 @@ def _running_layer(step: TrainingStep) -> int:
     return (layer.backward_peak() - layer.saved() + layer.incoming()) * step.tokens
 
 
-def _gathered_bytes(step: TrainingStep) -> int:
-    """FSDP2: embeddings stay whole, two layers are (one runs, the next is fetched), in bf16.
+def _gathered_bytes(step: TrainingStep, layers: int) -> int:
+    """FSDP2: the embeddings and some layers gathered in bf16, and the gradients on their way.
 
-    Of one layer the whole gradient, and the reduce-scatter inputs of it and of the one before.
-    Derived from torch's fully_shard and accelerate's policy (param and reduce dtype bf16); not
-    measured: two GPUs are needed.
+    Those are one layer's whole gradient and the reduce-scatter inputs of it and of the layer
+    before. Derived from torch's fully_shard (which frees a layer before it reduces its gradients)
+    with param and reduce dtype bf16, accelerate's policy.
     """
     if step.shards == 1:
         return 0
     arch, lora = step.architecture, step.lora_layer_parameters
-    layers = 2 * (arch.layer_parameters + lora)
-    return BF16 * (arch.embedding_parameters + layers) + 3 * BF16 * lora
+    whole = layers * (arch.layer_parameters + lora)
+    return BF16 * (arch.embedding_parameters + whole) + 3 * BF16 * lora
 
 
 def _bucket_bytes(step: TrainingStep) -> int:
@@ -210,11 +217,18 @@ def _overhead_bytes(step: TrainingStep) -> int:
     return CUDA_CONTEXT_BYTES + (NCCL_BYTES if step.gpus > 1 else 0)
 
 
+def _instants(step: TrainingStep) -> Iterator[_Instant]:
+    yield from _forward_instants(step)
+    yield from _backward_instants(step)
+
+
 @lru_cache(maxsize=4096)
 def peak_memory(step: TrainingStep) -> MemoryBreakdown:
     """The largest memory one process holds during the step, and what it consists of."""
-    instants = [*_forward_instants(step), *_backward_instants(step)]
-    peak = max(instants, key=lambda instant: instant.total)
+    gathered, peak = max(
+        ((_gathered_bytes(step, i.whole_layers), i) for i in _instants(step)),
+        key=lambda at: at[0] + at[1].gradients + at[1].activations + at[1].logits,
+    )
     lora = step.lora_parameters
     return MemoryBreakdown(
         instant=peak.name,
@@ -223,7 +237,7 @@ def peak_memory(step: TrainingStep) -> MemoryBreakdown:
         optimizer=_split(round(step.optimizer.state_bytes * lora), step.shards),
         gradients=peak.gradients,
         buckets=_bucket_bytes(step),
-        gathered=_gathered_bytes(step),
+        gathered=gathered,
         activations=peak.activations,
         logits=peak.logits,
         overhead=_overhead_bytes(step),

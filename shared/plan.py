@@ -60,7 +60,7 @@ class Plan:
 
 
 def micro_batches(profile: TrainingProfile) -> tuple[int, ...]:
-    """Micro-batches that keep the effective batch exactly, largest first, the profile's own at most.
+    """Rows that keep the effective batch exactly, largest first, the profile's own at most.
 
     >>> from shared.profiles import ACCURACY_PROFILE
     >>> micro_batches(ACCURACY_PROFILE)
@@ -107,7 +107,8 @@ def _settings(step: TrainingStep) -> dict[str, Setting]:
 def _too_much(step: TrainingStep, gb_per_gpu: float) -> str:
     need, usable = peak_memory(step).total_gb, usable_gb(gb_per_gpu)
     rows = f"{step.rows} row{'s' if step.rows > 1 else ''} of {step.row_tokens} tokens"
-    return f"without it {rows} need {need:.1f} GB a GPU of {usable:.1f} GB usable"
+    verb = "needs" if step.rows == 1 else "need"
+    return f"{rows} {verb} {need:.1f} GB a GPU and {usable:.1f} GB is usable"
 
 
 def _conceded(steps: list[TrainingStep], gb_per_gpu: float) -> Iterator[Deviation]:
@@ -117,7 +118,7 @@ def _conceded(steps: list[TrainingStep], gb_per_gpu: float) -> Iterator[Deviatio
         if wanted[setting] == given[setting]:
             continue
         forced = [a for a, b in pairwise(steps) if _settings(a)[setting] != _settings(b)[setting]]
-        why = _too_much(forced[-1], gb_per_gpu)
+        why = f"otherwise {_too_much(forced[-1], gb_per_gpu)}"
         yield Deviation(setting, wanted[setting], given[setting], why)
 
 

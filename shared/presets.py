@@ -64,18 +64,24 @@ class Preset:
         return slot_layout(self.cap, self.gpus, self.gpu_memory_gb)
 
     def varied(
-        self, *, cap: int | None = None, threshold: float | None = None, name: str | None = None
+        self,
+        *,
+        cap: int | None = None,
+        threshold: float | None = None,
+        time_limit_hours: float | None = None,
+        name: str | None = None,
     ) -> "Preset":
-        """This strategy with another cap or threshold, all else as it is.
+        """This strategy with some of its numbers changed, all else as it is.
 
         Raises InputError when the number is out of range.
         """
-        return replace(
-            self,
-            name=self.name if name is None else name,
-            cap=self.cap if cap is None else cap,
-            threshold=self.threshold if threshold is None else threshold,
-        )
+        changes = {
+            "cap": cap,
+            "threshold": threshold,
+            "time_limit_hours": time_limit_hours,
+            "name": name,
+        }
+        return replace(self, **{key: value for key, value in changes.items() if value is not None})  # type: ignore[arg-type]
 
 
 _FAMILY_GROUPS = {

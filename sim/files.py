@@ -18,16 +18,26 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as why:
-        reason = why.strerror or str(why)
-        raise InputError(f"{path}: cannot be written: {reason.lower()}") from None
+        raise _unwritable(path, why) from None
     os.close(handle)
     aside = Path(name)
     try:
         yield aside
-        aside.chmod(0o666 & ~_umask())
-        aside.replace(path)
+        _put_in_place(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _put_in_place(aside: Path, path: Path) -> None:
+    aside.chmod(0o666 & ~_umask())
+    try:
+        aside.replace(path)
+    except OSError as why:  # a folder of that name
+        raise _unwritable(path, why) from None
+
+
+def _unwritable(path: Path, why: OSError) -> InputError:
+    return InputError(f"{path}: cannot be written: {(why.strerror or str(why)).lower()}")
 
 
 def _umask() -> int:

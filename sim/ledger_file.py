@@ -73,7 +73,8 @@ def _sqlite_lines(path: Path) -> Iterator[tuple[int, str]]:
         for seq, at_ms, line in connection.execute(
             "SELECT seq, at_ms, line FROM ledger ORDER BY seq"
         ):
-            if not line.startswith(f'{{"seq":{seq},"at_ms":{at_ms},'):
+            begins = f'{{"seq":{seq},"at_ms":{at_ms},'
+            if not isinstance(line, str) or not line.startswith(begins):
                 raise InputError(f"{path}:{seq}: line: its seq and at_ms are not the row's")
             yield seq, line
     except sqlite3.DatabaseError as why:

@@ -12,9 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shared import wire
+from shared.errors import InputError
 from shared.units import MS_PER_HOUR
 from sim.stream import UNKNOWN, Codes, Floats, Ints, Labels, OfferStream
 
+TEXTS = ("task_id", "model", "task_type")
+"""The columns of strings."""
+OPTIONAL = ("ds_size", "model_params_count", "train_hours")
+"""The columns that may be left out, or hold nulls."""
 _ISO = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)$"
 """The ISO 8601 forms that arrow and pydantic read alike."""
 _OFFSETS_REACH = 2**31 - 1
@@ -44,6 +49,21 @@ class _Doubt(Exception):
     """A column holds something that only pydantic can judge."""
 
 
+def check_names(names: list[str]) -> None:
+    """Refuse unknown, doubled and missing columns. Raises InputError of one line."""
+    for name in names:
+        if name not in wire.ALLOWED:
+            known = ", ".join(wire.ALLOWED)
+            raise InputError(f"found the column {wire.found(name)}, allowed are {known}")
+        if names.count(name) > 1:
+            raise InputError(f"{name}: found the column twice, allowed is once")
+    for name in wire.ALLOWED:
+        if name not in names and name not in OPTIONAL:
+            raise InputError(
+                f"{name}: found no such column, allowed to be left out are {', '.join(OPTIONAL)}"
+            )
+
+
 def checked(table: pa.Table, where: Ints) -> Rows | None:
     """The rows of a table with the columns of an offers file, or None when any may be wrong.
 
@@ -63,8 +83,8 @@ def _rows(table: pa.Table, where: Ints) -> Rows:
         where=where,
         at_ms=_instants(_column(table, "received_at")),
         task_id=_strings(_column(table, "task_id"), wire.MAX_TASK_ID),
-        model=pc.dictionary_encode(_strings(_column(table, "model"), wire.MAX_MODEL)),
-        task_type=pc.dictionary_encode(_strings(_column(table, "task_type"), wire.MAX_TASK_TYPE)),
+        model=_label_codes(_column(table, "model"), wire.MAX_MODEL),
+        task_type=_label_codes(_column(table, "task_type"), wire.MAX_TASK_TYPE),
         hours=hours,
         ds_size=_counts(_column(table, "ds_size")),
         params=_counts(_column(table, "model_params_count")),
@@ -88,7 +108,7 @@ def _instants(column: pa.Array) -> Ints:
     """Epoch milliseconds, floored; a null is never allowed."""
     _be_sure(column.null_count == 0)
     if pa.types.is_integer(column.type):
-        at_ms = column.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
+        at_ms: Ints = column.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
     else:
         at_ms = _iso_instants(column)
     _be_sure(bool(((at_ms >= 0) & (at_ms <= wire.MAX_MS)).all()))
@@ -105,7 +125,19 @@ def _iso_instants(column: pa.Array) -> Ints:
     return at_ms
 
 
+def _label_codes(column: pa.Array, longest: int) -> pa.Array:
+    """A column of few distinct strings as codes: a dictionary array of int32 and strings."""
+    if not pa.types.is_dictionary(column.type):
+        return pc.dictionary_encode(_strings(column, longest))
+    _be_sure(column.null_count == 0)
+    names = _strings(column.dictionary.cast(pa.string()), longest)
+    return pa.DictionaryArray.from_arrays(column.indices.cast(pa.int32()), names)
+
+
 def _strings(column: pa.Array, longest: int) -> pa.Array:
+    """Strings of 1 to ``longest`` characters, none null."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(pa.string())
     _be_sure(column.null_count == 0 and len(column) > 0)
     lengths = pc.min_max(pc.utf8_length(column)).as_py()
     _be_sure(lengths["min"] >= 1 and lengths["max"] <= longest)
@@ -115,7 +147,7 @@ def _strings(column: pa.Array, longest: int) -> pa.Array:
 def _numbers(column: pa.Array, most: float) -> Floats:
     """Float64 from 0 to ``most``; nulls, NaN and infinities raise the doubt."""
     _be_sure(column.null_count == 0)
-    values = column.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
+    values: Floats = column.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
     _be_sure(bool(((values >= 0) & (values <= most)).all()))
     return values
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import Protocol
 
 from shared.errors import InputError
 
@@ -17,6 +17,15 @@ LINE_CAP = 1 << 20
 """Bytes a line may have, far over any offer."""
 BOM = b"\xef\xbb\xbf"
 _BLANK = b" \t\r\n"
+EMPTY_LINE = "found an empty line, allowed are empty lines at the end only"
+
+
+class Readable(Protocol):
+    """A file of bytes, packed or not."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most so many bytes; none at the end."""
+
 
 Cut = Callable[[bytes], int]
 """Where the last whole record of a buffer ends; 0 when there is none."""
@@ -51,7 +60,7 @@ def last_line(buffer: bytes) -> int:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
+def opened(path: Path) -> Iterator[Readable]:
     """The file's bytes, unpacked when its name ends in .gz. Raises InputError."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
@@ -68,25 +77,40 @@ def unreadable(path: Path, why: OSError) -> InputError:
     return InputError(f"{path}: found {reason}, allowed is a readable offers file")
 
 
-def blocks(file: IO[bytes], path: Path, cut: Cut) -> Iterator[Block]:
+def blocks(file: Readable, path: Path, cut: Cut) -> Iterator[Block]:
     """The file in blocks of whole records. Raises InputError at a blank line before the end."""
-    line, blank, tail = 1, 0, b""
+    line, tail = 1, b""
+    blank_at: int | None = None
     chunk = file.read(BLOCK_BYTES).removeprefix(BOM)
     while chunk:
         buffer = tail + chunk
         end = cut(buffer)
-        for block in _without_blank_end(Block(line, buffer[:end])):
-            _no_blank_before(path, block, blank)
-            yield block
-            blank = 0
-        counted = buffer.count(b"\n", 0, end)
-        blank = _blank_end(buffer[:end], blank)
-        line, tail = line + counted, buffer[end:]
+        kept = _without_blank_end(buffer, end)
+        if kept:
+            _no_blank_before(path, blank_at)
+            yield Block(line, buffer[:kept])
+            blank_at = None
+        if kept < end and blank_at is None:
+            blank_at = line + buffer.count(b"\n", 0, kept)
+        line, tail = line + buffer.count(b"\n", 0, end), buffer[end:]
         if len(tail) > LINE_CAP:
-            _no_blank_before(path, Block(line, tail), blank)
+            _no_blank_before(path, blank_at)
             yield Block(line, tail, overlong=True)
             return
         chunk = file.read(BLOCK_BYTES)
     if tail.strip(_BLANK):
-        _no_blank_before(path, Block(line, tail), blank)
+        _no_blank_before(path, blank_at)
         yield Block(line, tail + b"\n", unended=True)
+
+
+def _without_blank_end(buffer: bytes, end: int) -> int:
+    """Where the last line that is not blank ends, within the first ``end`` bytes."""
+    if end > 1 and buffer[end - 2] not in _BLANK:  # spares the copy that rstrip makes
+        return end
+    ink = len(buffer[:end].rstrip(_BLANK))
+    return buffer.index(b"\n", ink) + 1 if ink else 0
+
+
+def _no_blank_before(path: Path, blank_at: int | None) -> None:
+    if blank_at is not None:
+        raise InputError(f"{path}:{blank_at}: {EMPTY_LINE}")

@@ -158,38 +158,41 @@ def _table(path: Path) -> "pd.DataFrame":
     with _opened(path) as file:
         lines = _lines(file, path)
         names = _header(next(lines, b""), path)
-        numbers, rows = [], []
-        for number, line in enumerate(lines, start=2):
-            if not line:
-                continue
-            if line.count(b",") != len(names) - 1:
-                raise InputError(
-                    f"{path}:{number}: line: found {line.count(b',') + 1} fields, "
-                    f"allowed is {len(names)}, as in the header"
-                )
-            numbers.append(number)
-            rows.append(line)
-    if not rows:
+        jobs = dict(_jobs(lines, len(names), path))
+    if not jobs:
         raise InputError(f"{path}:2: line: found the end of the file, allowed is at least one job")
-    text = BytesIO(b"\n".join(rows))
+    text = BytesIO(b"\n".join(jobs.values()))
     table = pd.read_csv(text, names=names, dtype=str, keep_default_na=False, quoting=csv.QUOTE_NONE)
-    return table.set_index(pd.Index(numbers))
+    return table.set_index(pd.Index(list(jobs)))
+
+
+def _jobs(lines: Iterator[bytes], width: int, path: Path) -> Iterator[tuple[int, bytes]]:
+    """Line number and line of every job; empty lines are passed over."""
+    for number, line in enumerate(lines, start=2):
+        found = line.count(b",") + 1
+        if line and found != width:
+            raise InputError(
+                f"{path}:{number}: line: found {found} fields, allowed is {width}, as in the header"
+            )
+        if line:
+            yield number, line
 
 
 def _header(line: bytes, path: Path) -> list[str]:
-    names = line.removeprefix(_BOM).decode().split(",")
-    missing = [name for name in COLUMNS if names.count(name) != 1]
-    if missing:
+    names = line.decode().split(",")
+    wrong = [name for name in dict.fromkeys([*COLUMNS, *names]) if names.count(name) != 1]
+    if wrong:
         raise InputError(
-            f"{path}:1: {missing[0]}: found the columns {', '.join(names)[:200]!r}, "
-            f"allowed is a header with each of {', '.join(COLUMNS)} once"
+            f"{path}:1: {wrong[0]}: found the columns {', '.join(names)[:200]!r}, "
+            f"allowed is a header that names each of {', '.join(COLUMNS)} once"
         )
     return names
 
 
 def _lines(file: _Readable, path: Path) -> Iterator[bytes]:
     """The lines without their ends; one that no Philly table holds is an InputError."""
-    for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE + 1), b""), start=1):
+    for number, read in enumerate(iter(lambda: file.readline(_LONGEST_LINE + 1), b""), start=1):
+        line = read.removeprefix(_BOM) if number == 1 else read
         problem = None
         if len(line) > _LONGEST_LINE:
             problem = f"over {_LONGEST_LINE} bytes in a line"

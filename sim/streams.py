@@ -77,7 +77,8 @@ def lognormal(u: Floats, mean: float, sigma: float) -> Floats:
     """Lognormal values of this mean (of the values); sigma is that of their logarithm."""
     from scipy.special import ndtri  # here: it takes longer to import than the rest together
 
-    return np.asarray(mean * np.exp(sigma * ndtri(u) - sigma**2 / 2), dtype=np.float64)
+    normal = ndtri(np.maximum(u, _UNIT / 2))  # a draw of 0 would be minus infinity
+    return np.asarray(mean * np.exp(sigma * normal - sigma**2 / 2), dtype=np.float64)
 
 
 def uuids(seed: int, replication: int, purpose: str, n: int) -> pa.Array:

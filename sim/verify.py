@@ -8,7 +8,7 @@ shows as much as a wrong answer.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby, zip_longest
+from itertools import groupby
 
 import simpy
 
@@ -38,14 +38,17 @@ class _Rerun:
         self._open = 0
         self._made: list[LedgerEntry] = []
         self._timer: int | None = None
-        self._load()
 
     def entries(self) -> Iterator[LedgerEntry]:
         """The ledger as it comes out this time. Raises what the machine raises."""
+        yield self.recorder.opening
+        self._load()
         while self.env.peek() != float("inf"):
             self.env.step()
             yield from self._made
             self._made.clear()
+            if not self._open:
+                self._load()
 
     def _load(self) -> None:
         """Put the inputs of the next recorded instant on the calendar."""
@@ -72,8 +75,6 @@ class _Rerun:
         if due is not None and due != self._timer:
             self._put(due, TimerFired())
         self._timer = due
-        if not self._open:
-            self._load()
 
 
 def verify(entries: Iterable[LedgerEntry]) -> Verdict:
@@ -85,31 +86,29 @@ def verify(entries: Iterable[LedgerEntry]) -> Verdict:
     if not recorded:
         raise InputError("ledger: found no entry, allowed is a policy first")
     rerun = _Rerun(recorded[0], recorded[1:])
-    found, compared = _first(recorded[1:], rerun.entries())
-    offers = sum(entry.entry.kind == "offer" for entry in recorded[: compared + 1])
-    return Verdict(compared + 1, offers, found)
+    found, compared = _first(recorded, rerun.entries())
+    offers = sum(entry.entry.kind == "offer" for entry in recorded[:compared])
+    return Verdict(compared, offers, found)
 
 
 def _first(
     recorded: list[LedgerEntry], again: Iterator[LedgerEntry]
 ) -> tuple[Difference | None, int]:
-    """The first difference, and how many entries were compared up to it."""
-    at = 0
-    try:
-        for at, (old, new) in enumerate(zip_longest(recorded, again), start=1):
-            found = _part(old, new)
-            if found:
-                return found, at
-    except FourSlotError as why:
-        at = min(at, len(recorded) - 1)
-        return refusal(recorded[at], why), at + 1
-    return None, at
+    """The first difference, and how many entries were compared up to it.
+
+    A ledger may end anywhere, a daemon's does: timers due after its last entry are not missing.
+    """
+    for at, old in enumerate(recorded, start=1):
+        try:
+            found = _part(old, next(again, None))
+        except FourSlotError as why:
+            found = refusal(old, why)
+        if found:
+            return found, at
+    return None, len(recorded)
 
 
-def _part(old: LedgerEntry | None, new: LedgerEntry | None) -> Difference | None:
-    if old is not None and new is not None:
+def _part(old: LedgerEntry, new: LedgerEntry | None) -> Difference | None:
+    if new is not None:
         return difference(old, new)
-    there, side = (old, "recorded") if old is not None else (new, "replayed")
-    assert there is not None
-    kinds = (there.entry.kind, None) if side == "recorded" else (None, there.entry.kind)
-    return Difference(there.seq, there.at_ms, there.entry.kind, "kind", *kinds)
+    return Difference(old.seq, old.at_ms, old.entry.kind, "kind", old.entry.kind, None)

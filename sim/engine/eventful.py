@@ -118,6 +118,7 @@ class EventfulReplay:
         self._answered_by[index] = root
         self._gate[index] = self._gate[root]
         self._slot[index] = self._slot[root]
+        self._priority[index] = self._priority[root]
 
     def _on_job_end(self, end: Alarm) -> None:
         assert isinstance(end, JobEnd)

@@ -122,6 +122,7 @@ class MachineShell:
         self._entries.append(written)
         if isinstance(entry, JobEnded):
             self._ends.pop(entry.task_id, None)
+        if isinstance(entry, JobEnded | StartRequested):
             self._starts.pop(entry.task_id, None)
         if isinstance(entry, GpuChanged) and not entry.healthy:
             self._fail_jobs_on(entry.gpu)

@@ -88,14 +88,14 @@ class TaskScores:
 
     @cached_property
     def percentile(self) -> FloatArray:
-        """Rank as a number from 1 (first) to 0 (last); alone in a task: 1 or, failed, 0.
+        """Rank as a number from 1 (first) to 0 (last); alone in a task: 1.
 
         NaN where nobody took part and in tasks that count nowhere. Our measure, not the market's.
         """
         entered = self.took_part.sum(axis=1, keepdims=True)
         behind = np.where(entered > 1, (entered - self.place) / np.maximum(entered - 1, 1), 1.0)
         known = self.took_part & self.counts[:, None]
-        return np.where(known, np.where(self.failed, 0.0, behind), np.nan)
+        return np.where(known, behind, np.nan)
 
 
 def score_tasks(submissions: Submissions, rules: RuleSet) -> TaskScores:

@@ -7,49 +7,43 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
-from pydantic import (
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    with_config,
-)
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from pydantic_core import ErrorDetails
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
 from shared.errors import InputError
-from sim.market import times
+from shared.wire import Count, EpochMs, Hours, ModelId, TaskId, TaskType
 
 _SHOWN = 60
 """Characters of a wrong value that an error shows."""
 
-Text64 = Annotated[str, Field(min_length=1, max_length=64)]
-Text256 = Annotated[str, Field(min_length=1, max_length=256)]
-Loss = Annotated[float, Field(allow_inf_nan=False)] | None
+Miner = Annotated[str, Field(min_length=1, max_length=256)]
+Loss = float | None
 
 
-@with_config(ConfigDict(strict=True, extra="forbid"))
+@with_config(ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
 class ResultRow(TypedDict):
     """One submission, or the lack of one: both losses are then null.
 
-    ``created_at`` is when the task was created. Everything but the last four fields and
-    ``miner`` belongs to the task and is the same in all of its rows. A plain dict, because a table
-    has a hundred thousand of them and a model object costs twice as much to make.
+    ``created_at`` is when the task was created. Everything but the last four fields belongs to
+    the task and is the same in all of its rows. A plain dict, because a table has a hundred
+    thousand of them and a model object costs twice as much to make.
     """
 
-    task_id: Text64
-    task_type: Text64
-    hours_to_complete: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)]
-    model: Text256
-    model_params_count: NotRequired[Annotated[int, Field(ge=0, le=2**53)] | None]
+    task_id: TaskId
+    task_type: TaskType
+    hours_to_complete: Hours
+    model: ModelId
+    model_params_count: NotRequired[Count | None]
     is_organic: bool
-    created_at: Annotated[int, BeforeValidator(times.time_ms)]
-    miner: Text256
+    created_at: EpochMs
+    miner: Miner
     test_loss: Loss
     synth_loss: Loss
     is_finetune: bool
 
+
+TIME_ALLOWED = "UTC epoch milliseconds as a whole number, or ISO 8601 with a zone"
 
 _ROW = TypeAdapter(ResultRow)
 
@@ -60,7 +54,7 @@ ALLOWED = {
     "model": "a text of 1 to 256 characters",
     "model_params_count": "a whole number from 0 to 2^53, or null",
     "is_organic": "true or false",
-    "created_at": times.ALLOWED,
+    "created_at": TIME_ALLOWED,
     "miner": "a text of 1 to 256 characters",
     "test_loss": "a finite number, or null for a missing loss",
     "synth_loss": "a finite number, or null for a missing loss",
@@ -125,7 +119,7 @@ def _refuse_repeated_keys(text: bytes, path: Path, number: int) -> None:
         for key, value in pairs:
             if key in seen:
                 raise InputError(
-                    f"{path}, line {number}, key {_short(key)}: found twice, allowed: once"
+                    f"{path}, line {number}, key {shown(key)}: found twice, allowed: once"
                 )
             seen[key] = value
         return seen
@@ -144,17 +138,15 @@ def _explain(error: ErrorDetails) -> str:
         if error["type"] == "json_invalid":
             reason = error["ctx"]["error"]
             return f": found no JSON ({reason}), allowed: one JSON object a line"
-        return f": found {_short(error['input'])}, allowed: one JSON object a line"
+        return f": found {shown(error['input'])}, allowed: one JSON object a line"
     key = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
-        return f", key {_short(key)}: found an unknown key, allowed: {', '.join(ALLOWED)}"
-    found = "no such key" if error["type"] == "missing" else _short(error["input"])
+        return f", key {shown(key)}: found an unknown key, allowed: {', '.join(ALLOWED)}"
+    found = "no such key" if error["type"] == "missing" else shown(error["input"])
     return f", key {key}: found {found}, allowed: {ALLOWED[key]}"
 
 
-def _short(value: object) -> str:
-    try:
-        shown = json.dumps(value) if isinstance(value, str | bool | None) else repr(value)
-    except ValueError:  # an int of thousands of digits, which Python will not print
-        shown = "a number far too long"
-    return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 3] + "..."
+def shown(value: object) -> str:
+    """A wrong value as an error shows it: as JSON where it can be, cut to a readable length."""
+    text = json.dumps(value) if isinstance(value, str | bool | None) else repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 import numpy as np
 
 from shared.errors import InputError
-from sim.market import times
+from shared.wire import MAX_MS, instant_ms
 from sim.market.income import Income, Results, TaskFacts, collect, income, join
 from sim.market.ranking import FloatArray, IntArray, Submissions, TaskScores, score_tasks
-from sim.market.results_rows import ResultRow, Rows, read_rows
+from sim.market.results_rows import TIME_ALLOWED, ResultRow, Rows, read_rows, shown
 from sim.market.rules import MID_2025, RuleSet
 from sim.market.work import task_billions, task_work
 
@@ -81,9 +81,12 @@ def score_command(path: Path, now: str | None, as_json: bool) -> int:
 
 def _now_ms(text: str) -> int:
     try:
-        return times.time_ms(int(text) if text.isdecimal() else text)
+        moment = int(text) if text.isdecimal() else instant_ms(text)
     except ValueError:
-        raise InputError(f"--now: found {text!r}, allowed: {times.ALLOWED}") from None
+        moment = -1
+    if not 0 <= moment <= MAX_MS:
+        raise InputError(f"--now: found {shown(text)}, allowed: {TIME_ALLOWED}")
+    return moment
 
 
 def _check_rows(table: Rows, path: Path, rules: RuleSet) -> None:
@@ -101,8 +104,8 @@ def _check_rows(table: Rows, path: Path, rules: RuleSet) -> None:
         before = first_of_pair.setdefault((task, miner), number)
         if before != number:
             raise InputError(
-                f"{path}, line {number}, key miner: found {miner!r} for task {task!r} again, "
-                f"after line {before}, allowed: one row for each miner of a task"
+                f"{path}, line {number}, key miner: found {shown(miner)} for task {shown(task)} "
+                f"again, after line {before}, allowed: one row for each miner of a task"
             )
 
 
@@ -129,8 +132,8 @@ def _refuse_unlike(known: tuple[int, ResultRow], row: ResultRow, where: str) -> 
     before, after = _facts_of(known[1]), _facts_of(row)
     index = next(index for index, fact in enumerate(before) if fact != after[index])
     raise InputError(
-        f"{where}, key {_TASK_FIELDS[index]}: found {after[index]!r} for task {row['task_id']!r}, "
-        f"allowed: {before[index]!r} as in line {known[0]}"
+        f"{where}, key {_TASK_FIELDS[index]}: found {shown(after[index])} for task "
+        f"{shown(row['task_id'])}, allowed: {shown(before[index])} as in line {known[0]}"
     )
 
 

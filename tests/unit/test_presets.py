@@ -176,7 +176,7 @@ def test_caps_out_of_range(cap: int) -> None:
 
 @pytest.mark.parametrize("threshold", [-0.01, 1.01, math.nan, math.inf])
 def test_thresholds_out_of_range(threshold: float) -> None:
-    with pytest.raises(InputError, match="threshold: found .*, allowed is 0 to 1"):
+    with pytest.raises(InputError, match=r"threshold: found .*, allowed is 0 to 1"):
         ACCURACY_4.varied(threshold=threshold)
 
 

@@ -48,10 +48,7 @@ def test_time_and_size_is_universal_24_s_formula(
     tw: float, fp: float, ts: float, hours: float, size: float
 ) -> None:
     expected = max(
-        0.25 * (tw + fp + ts)
-        + 0.10 / max(hours, 1)
-        + 0.05 * min(1, 100 / max(size, 1))
-        + 0.25,
+        0.25 * (tw + fp + ts) + 0.10 / max(hours, 1) + 0.05 * min(1, 100 / max(size, 1)) + 0.25,
         0.50,
     )
     assert UNIVERSAL.formula.score(Facts(tw, fp, ts, hours, size)) == expected
@@ -61,8 +58,10 @@ def test_left_to_right_shows_in_the_last_bit() -> None:
     """Another order of the same additions gives another double somewhere: ours is the written."""
     facts = Facts(0.25, 0.95, 0.95, 1, 1)
     assert ACCURACY_4.formula.score(facts) == 0.25 * 0.20 + 0.95 * 0.20 + 0.95 * 0.20 + 0.30 + 0.25
-    low = Facts(0.1, 0.1, 0.7, 1, 1)
-    assert ACCURACY_4.formula.score(low) != 0.20 * (0.1 + 0.1 + 0.7) + 0.55
+    low = Facts(0.05, 0.35, 0.1, 1, 1)
+    assert ACCURACY_4.formula.score(low) == 0.6499999999999999
+    assert 0.05 * 0.20 + 0.35 * 0.20 + 0.1 * 0.20 + (0.30 + 0.25) == 0.65
+    assert 0.20 * (0.05 + 0.35 + 0.1) + 0.30 + 0.25 == 0.65
 
 
 def test_ceilings_and_floor() -> None:
@@ -156,6 +155,7 @@ def test_table_lookup_is_exact_about_the_task_type_s_case() -> None:
     ("model", "count", "expected"),
     [
         ("m/llama-7b", 8_030_261_248, 8.030261248),  # the count comes first
+        ("m/llama-70b", 0, 0.0),  # a count of nothing is a count
         ("m/llama-7b", None, 7.0),
         ("facebook/opt-1.3b", None, 1.3),
         ("Qwen/Qwen2.5-Coder-32B-Instruct", None, 32.0),
