@@ -29,6 +29,7 @@ check: $(VENV)/.live  ## Lint, types, import contracts, tests with coverage
 
 bench: $(VENV)/.core  ## Measure the engine, the readers and the commands; print ratios
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.readers
 
 schema: $(VENV)/.core  ## Write the JSON Schema of scenario files
 	$(BIN)/python -m sim schema > scenarios/scenario.schema.json

@@ -87,9 +87,7 @@ def _gap(gap: Difference, words: str) -> str:
 
 def _chance(first: str, other: str, gaps: list[Difference]) -> list[str]:
     """Which of the differences chance alone could have made."""
-    unsure = [
-        _TOLD[gap.metric] for gap in gaps if verdict_of(gap.estimate) == "no sure difference"
-    ]
+    unsure = [_TOLD[gap.metric] for gap in gaps if verdict_of(gap.estimate) == "no sure difference"]
     if not unsure:
         return []
     return [f"In {listed(unsure)} chance alone could part {first} from {other}."]
@@ -124,10 +122,8 @@ def _in_effect(findings: Findings) -> list[str]:
     if not plain:
         return []
     who = "every preset" if len(plain) == len(findings.names) else listed(plain)
-    return [
-        f"No offer failed the time or priority test of {who}: in effect that is "
-        "first come, first served on so many slots."
-    ]
+    told = f"No offer failed the time or priority test of {who}: in effect that is first come, "
+    return [told + "first served on so many slots."]
 
 
 def served_as_they_come(findings: Findings, name: str) -> bool:

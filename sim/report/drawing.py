@@ -5,7 +5,7 @@ Figures are made without pyplot: nothing global is touched, so any thread may dr
 
 import io
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -18,6 +18,9 @@ from matplotlib.text import Text
 
 INK = "#1b1c1d"
 """Text and lines. In the page it becomes the text colour of the theme, light or dark."""
+
+PAPER = "#fefdfc"
+"""What lies under a plot: white in a file, the card of the theme in the page."""
 
 BLUE, ORANGE, GREEN, SKY = "#0072b2", "#e69f00", "#009e73", "#56b4e9"
 VERMILLION, PURPLE, YELLOW = "#d55e00", "#cc79a7", "#f0e442"
@@ -41,10 +44,15 @@ class Plot:
     figure: Figure
 
 
-def canvas(rows: int, height: float, **options: object) -> tuple[Figure, list[Axes]]:
-    """An empty figure with axes one above the other, in our style."""
+def canvas(
+    rows: int, height: float, *, sharex: bool = False, heights: Sequence[float] | None = None
+) -> tuple[Figure, list[Axes]]:
+    """An empty figure with axes one above the other, in our style.
+
+    height: inches. heights: of the axes, relative to each other.
+    """
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    grid = figure.subplots(rows, 1, squeeze=False, **options)  # type: ignore[arg-type]
+    grid = figure.subplots(rows, 1, squeeze=False, sharex=sharex, height_ratios=heights)
     axes = [styled(row[0]) for row in grid]
     return figure, axes
 
@@ -108,7 +116,7 @@ def inline_svg(plot: Plot) -> str:
     drawn = drawn[drawn.index("<svg") :]
     for pattern, substitute in _CLEANED:
         drawn = pattern.sub(substitute, drawn)
-    return _own_ids(drawn.replace(INK, "currentColor"), plot.name)
+    return _own_ids(drawn.replace(INK, "currentColor").replace(PAPER, "var(--card)"), plot.name)
 
 
 Substitute = str | Callable[[re.Match[str]], str]
@@ -130,7 +138,8 @@ def _own_ids(svg: str, prefix: str) -> str:
     """Ids that no other plot of the page has, the same in every run: matplotlib's are random."""
     numbers = count(1)
     names = {
-        found: f"{prefix}-{next(numbers)}" for found in dict.fromkeys(re.findall(r'id="([^"]+)"', svg))
+        found: f"{prefix}-{next(numbers)}"
+        for found in dict.fromkeys(re.findall(r'id="([^"]+)"', svg))
     }
     return re.sub(
         r'(id="|href="#|url\(#)([^")]+)',

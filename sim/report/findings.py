@@ -51,7 +51,7 @@ class Findings:
 
     @cached_property
     def caps(self) -> list[int] | None:
-        """The caps of a sweep: three presets or more that differ in nothing else; None otherwise."""
+        """The caps of a sweep: three presets or more that differ in nothing else; None if not."""
         presets = [policy.preset for policy in self.policies.values()]
         caps = [preset.cap for preset in presets]
         alike = [replace(preset, name="", cap=presets[0].cap) for preset in presets]

@@ -1,4 +1,4 @@
-"""Who held which slot when, in one run: what the Gantt chart and the slots in use are drawn from."""
+"""Who held which slot when, in one run: what the plots over time are drawn from."""
 
 from dataclasses import dataclass
 from enum import IntEnum

@@ -129,11 +129,12 @@ def _curve(axes: Axes, found: list[tuple[int, Estimate]], colour: str) -> None:
 def _told(findings: Findings) -> str:
     """The same in words, for those who do not see it."""
     return " ".join(
-        f"{title}: "
-        + listed([f"{name} {mean_of(findings.presets[name][metric], metric)}" for name in findings.names])
-        + "."
-        for metric, (title, _) in SHOWN.items()
-    )  # fmt: skip
+        f"{title}: {listed(_means(findings, metric))}." for metric, (title, _) in SHOWN.items()
+    )
+
+
+def _means(findings: Findings, metric: str) -> list[str]:
+    return [f"{name} {mean_of(found[metric], metric)}" for name, found in findings.presets.items()]
 
 
 def gates_plot(findings: Findings) -> Plot:

@@ -92,6 +92,7 @@ def as_text(**changes: str) -> str:
         (as_text()[:-1] + ', "\\u006diner": "B"}', ', key "miner": found twice, allowed: once'),
         (as_text(miner='"a\\"b"')[:-1] + ', "miner": "B"}', ', key "miner": found twice'),
         (as_text(miner="5")[:-1] + ', "miner": "B"}', ', key "miner": found twice'),
+        (as_text()[:-1] + ', "miner": 5}', ', key "miner": found twice'),
     ],
 )
 def test_a_line_that_is_no_row(table, line: object, message: str) -> None:

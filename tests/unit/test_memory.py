@@ -269,6 +269,16 @@ def test_what_fits_a_slot(model, gpus, memory, row, expected):
     assert fits(model, None, gpus, memory, row) is expected
 
 
+def test_fits_counts_on_resident_gradients_and_not_a_byte_more():
+    step = TrainingStep(
+        LLAMA_8B, 8, 1, 2048, optimizer=ADAMW_8BIT, chunked_loss=True, resident_gradients=True
+    )
+    need = gb(step) / (1 - ALLOCATOR_HEADROOM)
+    assert gb(step) > gb(replace(step, resident_gradients=False))
+    assert fits("Llama-3.1-8B", None, 1, need + 1e-9, 2048)
+    assert not fits("Llama-3.1-8B", None, 1, need - 1e-9, 2048)
+
+
 def test_fits_goes_by_the_parameter_count_where_told():
     assert fits("org/unknown", 1_000_000_000, 1, 80 / 3, 2048)
     assert not fits("org/unknown", 30_000_000_000, 1, 80 / 3, 2048)

@@ -1,0 +1,212 @@
+"""What the numbers rest on: how they were made, every parameter, every preset's policy."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from shared.box import BoxDeclaration
+from shared.priority import Formula, Tables, TimeAndSize, WeightedSum, WeightedTerms
+from shared.units import MS_PER_DAY
+from sim.report.findings import Findings
+from sim.report.markup import Cell, Html, bullets, heading, joined, row, table
+from sim.report.words import counted
+
+_NAME_PARTS = {"name", "description", "presets", "service"}
+"""Parts of a scenario that are shown elsewhere, or in another form."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One number of the scenario: its key, its value, whether it is as shipped, what it is."""
+
+    key: str
+    value: str
+    shipped: bool
+    meaning: str
+
+    @property
+    def assumed(self) -> bool:
+        """Whether no public source gives it."""
+        return "assumed" in self.meaning.lower()
+
+
+def assumptions(findings: Findings) -> Html:
+    """How the numbers were made, and everything that they depend on."""
+    return joined(
+        [
+            bullets(list(_how(findings))),
+            heading("The presets"),
+            _presets(findings),
+            bullets(_tables_told(findings)),
+            heading("The scenario"),
+            _scenario(findings),
+        ]
+    )
+
+
+def _how(findings: Findings) -> Iterator[str]:
+    comparison = findings.comparison
+    world, done = comparison.world, len(comparison.done)
+    begin, end = world.window_ms
+    asked = "" if done == comparison.asked else f" of {comparison.asked} asked for (interrupted)"
+    yield f"{counted(done, 'replication')}{asked}, random seed {world.scenario.seed}."
+    yield (
+        f"Each counts {(end - begin) / MS_PER_DAY:g} days, after "
+        f"{world.scenario.warm_up_days:g} days at the beginning that are run but not counted."
+    )
+    yield (
+        "All presets meet the same offers with the same luck in each replication, so their "
+        "differences are taken replication by replication and are surer than the means alone."
+    )
+    yield (
+        "An interval holds the true mean of this model with 95% confidence (Student's t over the "
+        "replications). It covers chance in the model, not whether the assumptions below are right."
+    )
+    yield (
+        "A job's training time does not depend on the size of its slot: it trains until close to "
+        "its deadline wherever it runs. What it learns in that time is not part of these numbers."
+    )
+    yield from (warning for warning in comparison.warnings if "gate never decided" not in warning)
+    yield _box_told(world.box)
+
+
+def _box_told(box: BoxDeclaration) -> str:
+    told = []
+    if box.task_types is not None:
+        told.append(f"task types {', '.join(sorted(box.task_types))}")
+    if box.shortest_row is not None:
+        told.append(f"models of which a row of {box.shortest_row:,} tokens fits a slot")
+    return f"The box declares: {'; '.join(told)}." if told else "The box declares no limits."
+
+
+def _presets(findings: Findings) -> Html:
+    rows = []
+    for name, policy in findings.policies.items():
+        preset, layout = policy.preset, policy.preset.layout
+        each = layout.gpus_per_slot
+        cells = [
+            Cell(str(preset.cap), key=preset.cap),
+            Cell(f"{each:g}" if each >= 1 else f"1/{round(1 / each)}", key=each),
+            Cell(f"{layout.memory_gb:.4g} GB", key=layout.memory_gb),
+            Cell(f"{preset.time_limit_hours:g} h", key=preset.time_limit_hours),
+            _threshold(preset.threshold),
+            Cell(formula_told(preset.formula), kind="prose"),
+        ]
+        rows.append(row(name, cells))
+    columns = [
+        "preset",
+        "cap",
+        "GPUs a slot",
+        "memory a slot",
+        "longest job",
+        "accepts",
+        "priority",
+    ]
+    return table("What each preset does", columns, rows)
+
+
+def _threshold(threshold: float | None) -> Cell:
+    if threshold is None:
+        return Cell("every priority")
+    return Cell(f"priority over {threshold:g}", key=threshold)
+
+
+def formula_told(formula: Formula) -> str:
+    """The priority formula in words."""
+    match formula:
+        case WeightedTerms() | WeightedSum():
+            return (
+                f"{formula.weight:g} x (task weight + family performance + task success) + bonus "
+                f"{formula.bonus:g} + hardware bonus {formula.hardware_bonus:g}, at most "
+                f"{formula.ceiling:g}"
+            )
+        case TimeAndSize():
+            return (
+                f"{formula.weight:g} x (task weight + family performance + task success) + "
+                f"{formula.time_weight:g} / hours to complete + {formula.size_weight:g} x "
+                f"{formula.size_cap_b:g} / billions of parameters (at most {formula.size_weight:g})"
+                f" + bonus {formula.bonus:g}, at least {formula.floor:g}"
+            )
+
+
+def _tables_told(findings: Findings) -> list[str]:
+    """What the formulas look up, once where all presets share it."""
+    told: dict[str, list[str]] = {}
+    for name, policy in findings.policies.items():
+        told.setdefault(_looked_up(policy.preset.tables), []).append(name)
+    if len(told) == 1:
+        return list(told)
+    return [f"{', '.join(names)}: {found}" for found, names in told.items()]
+
+
+def _looked_up(tables: Tables) -> str:
+    def span(values: Any, default: float) -> str:
+        known = [*values.values(), default]
+        return f"{min(known):g} to {max(known):g}" if min(known) < max(known) else f"{default:g}"
+
+    return (
+        f"Looked up by task type and model family: task weight "
+        f"{span(tables.task_weight, tables.default_task_weight)}, family performance "
+        f"{span(tables.family_performance, tables.default_family_performance)}, task success "
+        f"{span(tables.task_success, tables.default_task_success)}."
+    )
+
+
+def _scenario(findings: Findings) -> Html:
+    world = findings.comparison.world
+    service = world.scenario.service_of(recorded=world.offers is not None)
+    parameters = [
+        *flattened(world.scenario, leave=_NAME_PARTS),
+        *flattened(service, "service."),
+    ]
+    rows = [
+        row(
+            each.key,
+            [
+                Cell(each.value, kind="prose"),
+                Cell("as shipped" if each.shipped else "set here"),
+                Cell("assumed" if each.assumed else "", kind="assumed"),
+                Cell(each.meaning, kind="prose"),
+            ],
+        )
+        for each in parameters
+    ]
+    columns = ["parameter", "value", "origin", "assumed", "what it is"]
+    return table("Every parameter of the scenario", columns, rows)
+
+
+def flattened(
+    part: BaseModel, prefix: str = "", leave: set[str] | None = None
+) -> Iterator[Parameter]:
+    """Every number of a part of the scenario, keys joined by dots as in an error message."""
+    for name, field in type(part).model_fields.items():
+        if name in (leave or ()):
+            continue
+        value = getattr(part, name)
+        if isinstance(value, BaseModel):
+            yield from flattened(value, f"{prefix}{name}.")
+            continue
+        shipped = not field.is_required() and value == field.get_default(call_default_factory=True)
+        meaning = field.description or _FALLBACK.get(name, "")
+        yield Parameter(prefix + name, written(value), shipped, meaning)
+
+
+_FALLBACK = {"kind": "Which model of this part is used."}
+
+
+def written(value: object) -> str:
+    """A parameter's value as people write it."""
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case int() | float():
+            return f"{value:,.12g}" if abs(value) < 1e12 else str(value)
+        case BaseModel():
+            return ", ".join(f"{key} {written(part)}" for key, part in value)
+        case tuple() | list():
+            return "; ".join(written(part) for part in value) or "none"
+    return str(value)
