@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from shared.errors import InputError
 from shared.layout import SlotLayout
 from shared.memory import fits
 from shared.offers import Offer
@@ -15,12 +16,17 @@ class BoxDeclaration:
 
     task_types: the types this box trains; None declares nothing, so every type is supported.
     shortest_row: tokens of the shortest row worth training; a model of which one such row does
-    not fit a slot is refused. None declares nothing, so every size is supported.
+    not fit a slot is refused. None declares nothing, so every size is supported. Raises InputError
+    when it is under 1.
     """
 
     task_types: frozenset[str] | None = None
     shortest_row: int | None = None
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    def __post_init__(self) -> None:
+        if self.shortest_row is not None and self.shortest_row < 1:
+            raise InputError(f"found {self.shortest_row}, allowed for shortest_row is 1 or more")
 
     def why_unsupported(self, offer: Offer, layout: SlotLayout) -> str | None:
         """What this box cannot train about the offer, or None. Only the offer's fields count."""

@@ -4,15 +4,15 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from shared.box import UNDECLARED, BoxDeclaration
+from shared.errors import InputError
 from shared.families import family_of
 from shared.offers import Offer, params_b
 from shared.presets import Preset
 from shared.priority import Facts
-from shared.units import MS_PER_MINUTE
+from shared.units import MS_PER_MINUTE, MS_PER_SECOND
 
 DEFAULT_RESERVATION_TTL_MS = 30 * MS_PER_MINUTE
-REPEAT_WINDOW_MS = 60 * 1_000
-"""How long a decision on a task answers for that task again."""
+DEFAULT_REPEAT_WINDOW_MS = 60 * MS_PER_SECOND
 
 
 class Gate(IntEnum):
@@ -36,13 +36,22 @@ class Gate(IntEnum):
 class Policy:
     """Everything that a decision depends on besides the inputs: the policy in force.
 
-    reservation_ttl_ms: a reservation whose start request has not come by then lapses.
+    reservation_ttl_ms: a reservation whose start request has not come by then lapses; at least 1.
+    repeat_window_ms: for so long a decision on a task answers for it again, the last millisecond
+    included. Raises InputError when either is out of range.
     """
 
     preset: Preset
     box: BoxDeclaration = UNDECLARED
     reservation_ttl_ms: int = DEFAULT_RESERVATION_TTL_MS
+    repeat_window_ms: int = DEFAULT_REPEAT_WINDOW_MS
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    def __post_init__(self) -> None:
+        for name, least in (("reservation_ttl_ms", 1), ("repeat_window_ms", 0)):
+            found = getattr(self, name)
+            if found < least:
+                raise InputError(f"{name}: found {found}, allowed is {least} or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +108,13 @@ def reason_of(gate: Gate, offer: Offer, priority: float, policy: Policy) -> str:
     why = ""
     if gate is Gate.UNSUPPORTED:
         why = policy.box.why_unsupported(offer, preset.layout) or ""
-    return template.format(
-        cap=preset.cap, limit=preset.time_limit_hours, priority=priority, why=why
-    )
+    limit = _hours_text(preset.time_limit_hours)
+    return template.format(cap=preset.cap, limit=limit, priority=priority, why=why)
+
+
+def _hours_text(hours: float) -> str:
+    """72.0 as 72, anything else with every digit it has."""
+    return str(int(hours)) if hours == int(hours) else repr(hours)
 
 
 def capacity_warning(preset: Preset, slots_in_use: int) -> str:

@@ -47,7 +47,7 @@ class GpuChanged:
     @property
     def id(self) -> str:
         """What orders inputs of one time and rank."""
-        return str(self.gpu)
+        return f"{self.gpu}:{'repaired' if self.healthy else 'failed'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,12 @@ class OperatorAsked:
     action: Literal["drain", "resume"]
     kind: ClassVar[str] = "operator"
     rank: ClassVar[int] = 4
-    id: ClassVar[str] = ""
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    @property
+    def id(self) -> str:
+        """What orders inputs of one time and rank."""
+        return f"operator:{self.action}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +101,12 @@ class StorageChanged:
     available: bool
     kind: ClassVar[str] = "storage"
     rank: ClassVar[int] = 4
-    id: ClassVar[str] = ""
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    @property
+    def id(self) -> str:
+        """What orders inputs of one time and rank."""
+        return f"storage:{'available' if self.available else 'full'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +116,7 @@ class PolicyPut:
     policy: Policy
     kind: ClassVar[str] = "policy"
     rank: ClassVar[int] = 4
-    id: ClassVar[str] = ""
+    id: ClassVar[str] = "policy"
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from shared.decisions import Decision
 from shared.errors import FourSlotError, InputError
 from shared.inputs import Input, PolicyPut
-from shared.machine import Answer, Machine
+from shared.jobs import Answer
+from shared.machine import Machine
 
 Json = dict[str, Any]
 
@@ -96,7 +97,7 @@ class Recorder:
 
     def __init__(self, policy: PolicyPut, at_ms: int) -> None:
         """A fresh machine under this policy; its ledger begins with it."""
-        self.machine = Machine(policy.policy)
+        self.machine = Machine(policy.policy, now=at_ms)
         self._seq = 1
         self.opening = LedgerEntry(1, at_ms, policy, ())
 
@@ -163,4 +164,6 @@ def opened(entry: LedgerEntry) -> Recorder:
     """The machine a ledger's first entry puts in place. Raises InputError if it is no policy."""
     if not isinstance(entry.entry, PolicyPut):
         raise InputError(f"entry {entry.seq}: found {entry.entry.kind}, allowed is policy first")
+    if entry.decisions:
+        raise InputError(f"entry {entry.seq}: found decisions, the first policy decides nothing")
     return Recorder(entry.entry, entry.at_ms)

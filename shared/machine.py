@@ -6,11 +6,11 @@ carries out what it answers. An illegal input raises and leaves the state as it 
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import assert_never
 
 from shared.admission import Admission
 from shared.decisions import (
-    REPEAT_WINDOW_MS,
     Decision,
     Gate,
     Policy,
@@ -31,60 +31,15 @@ from shared.inputs import (
     TimerFired,
     order_key,
 )
+from shared.jobs import Answer, Effect, Job, start_refusal
 from shared.units import hours_to_ms
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """An accepted offer and the slot it holds, from its reservation until its processes are gone.
-
-    state: ``reserved``, ``running`` or ``stopping``. lapses_ms: when a reservation ends by itself.
-    deadline_ms: when the result is due; None before the start request. gpus: what the slot held
-    when the job was accepted; a later change of policy does not move a job.
-    """
-
-    decision: Decision
-    hours_to_complete: float
-    source: str
-    gpus: tuple[int, ...]
-    state: str
-    lapses_ms: int
-    deadline_ms: int | None = None
-
-    @property
-    def slot(self) -> int:
-        """The slot this job holds."""
-        assert self.decision.slot is not None
-        return self.decision.slot
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """What an input other than an offer did.
-
-    effect: ``started``, ``start_refused``, ``stopping``, ``released``, ``lapsed``,
-    ``gpu_out``, ``gpu_back``, ``draining``, ``accepting``, ``storage_full``, ``storage_available``
-    or ``policy``. in_use: slots that count against capacity afterwards.
-    """
-
-    at_ms: int
-    effect: str
-    in_use: int
-    task_id: str | None = None
-    slot: int | None = None
-    gpu: int | None = None
-    deadline_ms: int | None = None
-    reason: str | None = None
-
-
-Answer = Decision | Effect
 
 
 class Machine:
     """One box under one policy at a time."""
 
-    def __init__(self, policy: Policy) -> None:
-        """An empty, healthy, accepting box."""
+    def __init__(self, policy: Policy, *, now: int = 0) -> None:
+        """An empty, healthy, accepting box; nothing can be entered before ``now``."""
         self.policy = policy
         self._admission = Admission(policy.preset.cap)
         self._jobs: dict[str, Job] = {}
@@ -94,7 +49,7 @@ class Machine:
         self._held_over: frozenset[str] = frozenset()
         self._draining = False
         self._storage_full = False
-        self._last: tuple[int, int, str] = (0, -1, "")
+        self._last: tuple[int, int, str] = (now, -1, "")
 
     # What the outside may look at.
 
@@ -130,7 +85,7 @@ class Machine:
 
     def stamp(self, now: int, entry: Input) -> int:
         """The time to enter an input at: now, or the next millisecond where it would sort before
-        the last one handled. The clock never goes back.
+        the last one handled. The clock never goes back. A timer due by then has to fire first.
         """
         last_at = self._last[0]
         at_ms = max(now, last_at)
@@ -151,7 +106,7 @@ class Machine:
         saved = self._snapshot()
         try:
             return [answer for entry in ordered for answer in self._step(entry, now)]
-        except Exception:
+        except BaseException:
             self._restore(saved)
             raise
 
@@ -175,6 +130,8 @@ class Machine:
                 answers = [self._box_state(entry, now)]
             case PolicyPut():
                 answers = [self._put_policy(entry.policy, now)]
+            case _:
+                assert_never(entry)
         self._last = key
         return answers
 
@@ -215,15 +172,14 @@ class Machine:
         if task_id in self._jobs:
             return self._jobs[task_id].decision
         first = self._recent.get(task_id)
-        return first if first and now - first.at_ms <= REPEAT_WINDOW_MS else None
+        return first if first and now - first.at_ms <= self.policy.repeat_window_ms else None
 
     def _remember(self, decision: Decision) -> None:
         """Keep a decision for as long as it answers again, and drop those that no longer do."""
-        oldest = decision.at_ms - REPEAT_WINDOW_MS
+        oldest = decision.at_ms - self.policy.repeat_window_ms
         while self._recent_order and self._recent_order[0][0] < oldest:
-            at_ms, task_id = self._recent_order.popleft()
-            if self._recent[task_id].at_ms == at_ms:
-                del self._recent[task_id]
+            _, task_id = self._recent_order.popleft()
+            del self._recent[task_id]
         self._recent[decision.task_id] = decision
         self._recent_order.append((decision.at_ms, decision.task_id))
 
@@ -239,7 +195,7 @@ class Machine:
 
     def _start(self, entry: StartRequested, now: int) -> Effect:
         job = self._jobs.get(entry.task_id)
-        refusal = _start_refusal(job, entry)
+        refusal = start_refusal(job, entry, self._failed)
         if job is None or refusal:
             return self._effect(now, "start_refused", task_id=entry.task_id, reason=refusal)
         deadline_ms = now + hours_to_ms(job.hours_to_complete)
@@ -335,12 +291,3 @@ class Machine:
 
     def _restore(self, saved: dict[str, object]) -> None:
         self.__dict__.update(saved)
-
-
-def _start_refusal(job: Job | None, entry: StartRequested) -> str | None:
-    """Why a start request is refused, or None."""
-    if job is None:
-        return "no accepted offer for this task"
-    if job.source != entry.source:
-        return "the offer came from another source"
-    return None if job.state == "reserved" else f"the job is already {job.state}"

@@ -1,6 +1,6 @@
 """The strategies, as data: nothing a preset says stands anywhere else in the code."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from shared.errors import InputError
 from shared.layout import DEFAULT_GPUS, H100_MEMORY_GB, MOST_SLOTS, SlotLayout, slot_layout
@@ -15,7 +15,12 @@ from shared.profiles import (
 
 @dataclass(frozen=True, slots=True)
 class Messages:
-    """A preset's own words. Fields in braces: cap, limit (hours), priority, n (slots in use)."""
+    """A preset's own words, as format templates.
+
+    Fields in braces: cap, limit (hours), priority (a float); of ``unsupported`` also why; of
+    ``capacity_warning`` cap and n (slots in use) alone. Raises InputError naming a template that
+    asks for anything else: a decision must never fail on its wording.
+    """
 
     accepted: str
     capacity: str
@@ -26,6 +31,20 @@ class Messages:
     storage: str = "Not accepting: storage, no room for another job"
     unsupported: str = "Unsupported on this box: {why}"
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    def __post_init__(self) -> None:
+        for part in fields(self):
+            template = getattr(self, part.name)
+            known: dict[str, object] = {"cap": 1, "limit": "1", "priority": 1.0, "why": ""}
+            if part.name == "capacity_warning":
+                known = {"cap": 1, "n": 1}
+            try:
+                template.format(**known)
+            except (LookupError, ValueError, AttributeError):
+                raise InputError(
+                    f"messages.{part.name}: found {template!r}, allowed in braces is "
+                    f"{', '.join(known)}"
+                ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +71,10 @@ class Preset:
     def __post_init__(self) -> None:
         if not 1 <= self.cap <= MOST_SLOTS:
             raise InputError(f"cap: found {self.cap}, allowed is 1 to {MOST_SLOTS}")
-        if not 0 < self.time_limit_hours < float("inf"):
-            found = self.time_limit_hours
-            raise InputError(f"time_limit_hours: found {found}, allowed is a number over 0")
+        for name in ("time_limit_hours", "gpus", "gpu_memory_gb"):
+            found = getattr(self, name)
+            if not 0 < found < float("inf"):
+                raise InputError(f"{name}: found {found}, allowed is a number over 0")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise InputError(f"threshold: found {self.threshold}, allowed is 0 to 1")
 
@@ -120,7 +140,7 @@ ACCURACY_4 = Preset(
     messages=Messages(
         accepted="Accepted for accuracy optimization - priority {priority:.3f}",
         capacity="At accuracy-optimized capacity ({cap} jobs)",
-        time="Job duration too long (>{limit:g} hours)",
+        time="Job duration too long (>{limit} hours)",
         priority="Priority {priority:.3f} below accuracy threshold",
         capacity_warning="At accuracy capacity: {n}/{cap} jobs",
     ),
@@ -135,7 +155,7 @@ THROUGHPUT_24 = replace(
     messages=Messages(
         accepted="Accepted for throughput optimization - priority {priority:.3f}",
         capacity="At throughput-optimized capacity ({cap} jobs)",
-        time="Job duration too long (>{limit:g} hours)",
+        time="Job duration too long (>{limit} hours)",
         priority="Priority {priority:.3f} below throughput threshold",
         capacity_warning="At throughput capacity: {n}/{cap} jobs",
     ),
@@ -149,13 +169,13 @@ UNIVERSAL_24 = Preset(
     time_limit_hours=48.0,
     threshold=None,
     formula=TimeAndSize(
-        weight=0.25, time_weight=0.10, size_weight=0.05, size_cap_b=100, bonus=0.25, floor=0.50
+        weight=0.25, time_weight=0.10, size_weight=0.05, size_cap_b=100.0, bonus=0.25, floor=0.50
     ),
     tables=DEFAULT_TABLES,
     messages=Messages(
         accepted="Accepted all jobs strategy - priority score {priority:.3f}",
         capacity="At maximum capacity ({cap} jobs)",
-        time="Job duration too long (>{limit:g} hours)",
+        time="Job duration too long (>{limit} hours)",
         priority="Priority score {priority:.3f} below the threshold",
         capacity_warning="At maximum capacity: {n}/{cap} jobs",
     ),
@@ -173,7 +193,7 @@ MAXIMUM_2 = Preset(
     messages=Messages(
         accepted="Accepted for maximum accuracy - priority {priority:.3f}",
         capacity="At maximum-accuracy capacity ({cap} jobs)",
-        time="Job duration too long (>{limit:g} hours)",
+        time="Job duration too long (>{limit} hours)",
         priority="Priority {priority:.3f} below maximum-accuracy threshold",
         capacity_warning="At maximum-accuracy capacity: {n}/{cap} jobs",
     ),

@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from shared.errors import InputError
+from shared.families import FAMILIES
+
 Number = Any
 """A float, or a column of floats with the same operators."""
 Pick = Callable[[Any, Any], Any]
@@ -85,7 +88,7 @@ class TimeAndSize:
     form: Literal["time_and_size"] = "time_and_size"
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
-    def score(self, facts: Facts, least: Pick = min, most: Pick = max) -> Number:  # noqa: ARG002
+    def score(self, facts: Facts, least: Pick = min, most: Pick = max) -> Number:
         """The priority, of one offer or of a column of them."""
         terms = facts.task_weight + facts.family_performance + facts.task_success
         total = (
@@ -102,7 +105,10 @@ Formula = WeightedTerms | WeightedSum | TimeAndSize
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """What the formula looks up, by task type and by model family; unknown keys take a default."""
+    """What the formula looks up, by task type and by model family; unknown keys take a default.
+
+    Raises InputError for a family that detection never gives, since its entry would do nothing.
+    """
 
     task_weight: Mapping[str, float] = field(hash=False)
     family_performance: Mapping[str, float] = field(hash=False)
@@ -111,6 +117,14 @@ class Tables:
     default_family_performance: float = 0.75
     default_task_success: float = 0.90
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    def __post_init__(self) -> None:
+        for family in self.family_performance:
+            if family not in FAMILIES:
+                raise InputError(
+                    f"family_performance: found {family!r}, which is never detected; "
+                    f"allowed is one of {', '.join(FAMILIES)}"
+                )
 
     def weight_of(self, task_type: str) -> float:
         """The weight of a task type."""

@@ -88,11 +88,15 @@ def in_handling_order(stream: OfferStream) -> OfferStream:
     at_ms = stream.at_ms
     if bool(np.all(at_ms[1:] > at_ms[:-1])):
         return stream
-    table = pa.table({"at_ms": at_ms, "task_id": stream.task_id})
+    return taken(stream, handling_order(at_ms, stream.task_id))
+
+
+def handling_order(at_ms: Ints, task_id: pa.Array) -> Ints:
+    """Indices that sort offers by (at_ms, task_id): int64, one an offer."""
+    table = pa.table({"at_ms": at_ms, "task_id": task_id})
     # UTF-8 bytes sort as code points do
     keys = [("at_ms", "ascending"), ("task_id", "ascending")]
-    order = pc.sort_indices(table, sort_keys=keys).to_numpy().astype(np.int64)
-    return taken(stream, order)
+    return np.asarray(pc.sort_indices(table, sort_keys=keys), dtype=np.int64)
 
 
 def taken(stream: OfferStream, order: Ints) -> OfferStream:

@@ -39,6 +39,10 @@ class _Rerun:
         self._made: list[LedgerEntry] = []
         self._timer: int | None = None
 
+    @property
+    def _now(self) -> int:
+        return self.env.now  # type: ignore[return-value]
+
     def entries(self) -> Iterator[LedgerEntry]:
         """The ledger as it comes out this time. Raises what the machine raises."""
         yield self.recorder.opening
@@ -51,20 +55,20 @@ class _Rerun:
                 self._load()
 
     def _load(self) -> None:
-        """Put the inputs of the next recorded instant on the calendar."""
-        _, group = next(self._groups, (0, ()))
+        """Put the inputs of the next recorded instant on the calendar, unless time went back."""
+        at_ms, group = next(self._groups, (self._now, ()))
+        if at_ms < self._now:
+            self._groups = groupby(())
+            return
         for entry in sorted(group, key=lambda entry: entry.entry.id):
-            self._put(entry.at_ms, entry.entry)
+            self._put(at_ms, entry.entry)
             self._open += 1
 
     def _put(self, at_ms: int, entry: Input) -> None:
-        delay = at_ms - self.env.now
-        if delay < 0:
-            raise InputError(f"at_ms: found {at_ms} after {self.env.now}, time never goes back")
-        Alarm(self.env, partial(self._on_input, entry)).arm(entry.rank, delay)  # type: ignore[arg-type]
+        Alarm(self.env, partial(self._on_input, entry)).arm(entry.rank, at_ms - self._now)
 
     def _on_input(self, entry: Input, _: Alarm) -> None:
-        now: int = self.env.now  # type: ignore[assignment]
+        now = self._now
         if isinstance(entry, TimerFired):
             if self.recorder.machine.next_timer() != now:
                 return  # its reservation was started or cancelled meanwhile
@@ -99,13 +103,21 @@ def _first(
     A ledger may end anywhere, a daemon's does: timers due after its last entry are not missing.
     """
     for at, old in enumerate(recorded, start=1):
+        before = recorded[max(at - 2, 0)]
         try:
-            found = _part(old, next(again, None))
+            found = _gone_back(before, old) or _part(old, next(again, None))
         except FourSlotError as why:
             found = refusal(old, why)
         if found:
             return found, at
     return None, len(recorded)
+
+
+def _gone_back(before: LedgerEntry, this: LedgerEntry) -> Difference | None:
+    if this.at_ms >= before.at_ms:
+        return None
+    what = f"at_ms: found {this.at_ms} after {before.at_ms}, time never goes back"
+    return refusal(this, InputError(what))
 
 
 def _part(old: LedgerEntry, new: LedgerEntry | None) -> Difference | None:

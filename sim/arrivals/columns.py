@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from sim.arrivals.tasks import Bools, TaskColumns, whole_ms
-from sim.stream import Floats, Ints, Labels, OfferStream
+from sim.stream import Floats, Ints, Labels, OfferStream, handling_order
 
 NEVER = -1
 """Stands for the start of a task that never found enough takers."""
@@ -112,9 +111,7 @@ def _joined_labels(first: Labels, then: Labels) -> Labels:
 def offers_of(network: NetworkTasks, at_ms: Ints, task: Ints, finds_takers: Bools) -> Arrivals:
     """The arrivals whose offer i comes at at_ms[i] and is of task[i], put in handling order."""
     ids = network.task_id.take(pa.array(task))
-    keys = [("at_ms", "ascending"), ("task_id", "ascending")]
-    table = pa.table({"at_ms": at_ms, "task_id": ids})
-    order = pc.sort_indices(table, sort_keys=keys).to_numpy().astype(np.int64)
+    order = handling_order(at_ms, ids)
     at_ms, task = at_ms[order], task[order]
     offered = network.taken(task)
     stream = OfferStream(

@@ -6,7 +6,7 @@ import numpy as np
 import simpy
 
 from shared.admission import Admission
-from shared.decisions import REPEAT_WINDOW_MS, Policy
+from shared.decisions import Policy
 from shared.inputs import GpuChanged, JobEnded, OfferArrived, OperatorAsked
 from sim.engine.alarm import Alarm
 from sim.engine.gates import static_columns
@@ -34,6 +34,7 @@ class EventfulReplay:
         """Lay out the columns."""
         stream = workload.stream
         self._workload, self._layout = workload, policy.preset.layout
+        self._repeat_window_ms = policy.repeat_window_ms
         self._lapses = workload.lapses(policy.reservation_ttl_ms)
         static, self._priority = static_columns(stream, policy)
         self._static: list[int] = static.tolist()
@@ -111,7 +112,7 @@ class EventfulReplay:
         previous = int(self._previous[index])
         root = self._answered_by.get(previous, previous)
         holds_slot = self._slot[root] != NO_SLOT and self._holder[self._slot[root]] == root
-        recent = self._at[index] - self._at[root] <= REPEAT_WINDOW_MS
+        recent = self._at[index] - self._at[root] <= self._repeat_window_ms
         return root if holds_slot or recent else None
 
     def _answer_again(self, index: int, root: int) -> None:

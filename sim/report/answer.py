@@ -1,17 +1,14 @@
 """The answer in one paragraph, made from the numbers."""
 
 from shared.units import MS_PER_DAY
-from sim.comparison import Difference
 from sim.output_analysis import Estimate
 from sim.report.findings import Findings
 from sim.report.words import (
     counted,
-    gap_interval_of,
-    gap_of,
+    fewer_or_more,
     interval_of,
     listed,
     mean_of,
-    verdict_of,
 )
 
 NOT_JUDGED = (
@@ -21,10 +18,17 @@ NOT_JUDGED = (
 )
 """What the numbers do not say. The market model replaces this sentence."""
 
+BRACKETS = "Brackets hold 95% intervals."
+
 _TOLD = {
     "acceptance_rate": "acceptance",
     "slot_utilisation": "slot time in use",
     "gpu_hours": "GPU hours held",
+}
+_SAID = {
+    "acceptance_rate": "{first} took {a} of the offers, against {b} with {other}: {gap}.",
+    "slot_utilisation": "Its slots were in use {a} of the time, against {b}: {gap}.",
+    "gpu_hours": "They held {a} GPU hours, against {b}: {gap}.",
 }
 _NEARLY_ALL = 0.95
 _MOST_TOLD = 3
@@ -33,7 +37,7 @@ _MOST_TOLD = 3
 def answer(findings: Findings) -> str:
     """One paragraph: what was compared, what came out, how sure it is, what is not judged."""
     told = _sweep(findings) if findings.caps else _against_each(findings)
-    return " ".join([_setting(findings), *told, *_in_effect(findings), NOT_JUDGED])
+    return " ".join([_setting(findings), *told, BRACKETS, *_in_effect(findings), NOT_JUDGED])
 
 
 def _setting(findings: Findings) -> str:
@@ -41,32 +45,60 @@ def _setting(findings: Findings) -> str:
     begin, end = comparison.world.window_ms
     offers = mean_of(findings.presets[findings.names[0]]["offers"], "offers")
     runs = counted(len(comparison.done), "replication")
-    return f"Over {(end - begin) / MS_PER_DAY:g} counted days ({runs}, about {offers} offers each):"
+    return f"Over {(end - begin) / MS_PER_DAY:.4g} days ({runs}, {offers} offers each on average),"
 
 
 def _against_each(findings: Findings) -> list[str]:
     first, *others = findings.names
-    sentences = [f"{_of(findings, first)}."]
-    for other in others[:_MOST_TOLD]:
-        gaps = {gap.metric: gap for gap in findings.differences if gap.b == other}
-        told = [_gap(gaps[metric], words) for metric, words in _TOLD.items()]
-        sentences.append(f"{_of(findings, other)}; {first} less {other}: {listed(told)}.")
-        sentences += _chance(first, other, [gaps[metric] for metric in _TOLD])
+    if not others:
+        return [_alone(findings, first)]
+    told = [*_against(findings, others[0]), *(_gaps(findings, b) for b in others[1:_MOST_TOLD])]
     if len(others) > _MOST_TOLD:
-        sentences.append(f"The other {len(others) - _MOST_TOLD} presets are in the table below.")
-    return sentences
+        told.append(f"The other {len(others) - _MOST_TOLD} presets are in the table below.")
+    return told
 
 
-def _of(findings: Findings, name: str) -> str:
-    """What one preset did, in one clause."""
-    found, layout = findings.presets[name], findings.policies[name].preset.layout
-    slots = counted(len(layout.gpus), "slot")
-    return (
-        f"{name} ({slots} of {_gpus(layout.gpus_per_slot)}) took "
-        f"{_sure(found['acceptance_rate'], 'acceptance_rate')} of the offers, kept "
-        f"{_sure(found['slot_utilisation'], 'slot_utilisation')} of its slot time in use and held "
-        f"{_sure(found['gpu_hours'], 'gpu_hours')} GPU hours"
-    )
+def _against(findings: Findings, other: str) -> list[str]:
+    """The first preset against another, a sentence a measure."""
+    first = findings.names[0]
+    ours, theirs = findings.presets[first], findings.presets[other]
+    gaps = _told_gaps(findings, other)
+    return [
+        said.format(
+            first=_sized(findings, first),
+            other=_sized(findings, other),
+            a=mean_of(ours[metric], metric),
+            b=mean_of(theirs[metric], metric),
+            gap=gaps[metric],
+        )
+        for metric, said in _SAID.items()
+    ]
+
+
+def _gaps(findings: Findings, other: str) -> str:
+    """The first preset against a further one: the differences alone, in one sentence."""
+    gaps = _told_gaps(findings, other)
+    told = listed([f"{words} {gaps[metric]}" for metric, words in _TOLD.items()])
+    return f"Against {_sized(findings, other)} {findings.names[0]} has: {told}."
+
+
+def _told_gaps(findings: Findings, other: str) -> dict[str, str]:
+    return {
+        gap.metric: fewer_or_more(gap.estimate, gap.metric)
+        for gap in findings.differences
+        if gap.b == other
+    }
+
+
+def _sized(findings: Findings, name: str) -> str:
+    layout = findings.policies[name].preset.layout
+    return f"{name} ({counted(len(layout.gpus), 'slot')} of {_gpus(layout.gpus_per_slot)})"
+
+
+def _alone(findings: Findings, name: str) -> str:
+    found = findings.presets[name]
+    told = [f"{words} {_sure(found[metric], metric)}" for metric, words in _TOLD.items()]
+    return f"{_sized(findings, name)} has {listed(told)}."
 
 
 def _gpus(each: float) -> str:
@@ -78,19 +110,6 @@ def _gpus(each: float) -> str:
 def _sure(found: Estimate | None, metric: str) -> str:
     interval = interval_of(found, metric)
     return mean_of(found, metric) + (f" [{interval}]" if interval else "")
-
-
-def _gap(gap: Difference, words: str) -> str:
-    interval = gap_interval_of(gap.estimate, gap.metric)
-    return f"{words} {gap_of(gap.estimate, gap.metric)}" + (f" [{interval}]" if interval else "")
-
-
-def _chance(first: str, other: str, gaps: list[Difference]) -> list[str]:
-    """Which of the differences chance alone could have made."""
-    unsure = [_TOLD[gap.metric] for gap in gaps if verdict_of(gap.estimate) == "no sure difference"]
-    if not unsure:
-        return []
-    return [f"In {listed(unsure)} chance alone could part {first} from {other}."]
 
 
 def _sweep(findings: Findings) -> list[str]:
@@ -122,7 +141,7 @@ def _in_effect(findings: Findings) -> list[str]:
     if not plain:
         return []
     who = "every preset" if len(plain) == len(findings.names) else listed(plain)
-    told = f"No offer failed the time or priority test of {who}: in effect that is first come, "
+    told = f"Under {who} no offer failed the time or priority test: in effect that is first come, "
     return [told + "first served on so many slots."]
 
 

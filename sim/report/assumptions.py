@@ -53,8 +53,8 @@ def _how(findings: Findings) -> Iterator[str]:
     asked = "" if done == comparison.asked else f" of {comparison.asked} asked for (interrupted)"
     yield f"{counted(done, 'replication')}{asked}, random seed {world.scenario.seed}."
     yield (
-        f"Each counts {(end - begin) / MS_PER_DAY:g} days, after "
-        f"{world.scenario.warm_up_days:g} days at the beginning that are run but not counted."
+        f"Each counts {(end - begin) / MS_PER_DAY:.4g} days; a warm-up before them "
+        f"({world.scenario.warm_up_days:g} days) is run but not counted."
     )
     yield (
         "All presets meet the same offers with the same luck in each replication, so their "
@@ -65,8 +65,8 @@ def _how(findings: Findings) -> Iterator[str]:
         "replications). It covers chance in the model, not whether the assumptions below are right."
     )
     yield (
-        "A job's training time does not depend on the size of its slot: it trains until close to "
-        "its deadline wherever it runs. What it learns in that time is not part of these numbers."
+        "A job keeps its slot as long on a small slot as on a large one (the service parameters "
+        "below). What it learns in that time is not part of these numbers."
     )
     yield from (warning for warning in comparison.warnings if "gate never decided" not in warning)
     yield _box_told(world.box)
@@ -104,7 +104,7 @@ def _presets(findings: Findings) -> Html:
         "accepts",
         "priority",
     ]
-    return table("What each preset does", columns, rows)
+    return table("What each preset does", columns, rows, ("priority",))
 
 
 def _threshold(threshold: float | None) -> Cell:
@@ -174,7 +174,7 @@ def _scenario(findings: Findings) -> Html:
         for each in parameters
     ]
     columns = ["parameter", "value", "origin", "assumed", "what it is"]
-    return table("Every parameter of the scenario", columns, rows)
+    return table("Every parameter of the scenario", columns, rows, ("value", "what it is"))
 
 
 def flattened(
@@ -200,7 +200,7 @@ def written(value: object) -> str:
     """A parameter's value as people write it."""
     match value:
         case None:
-            return "none"
+            return "not set"
         case bool():
             return "yes" if value else "no"
         case int() | float():

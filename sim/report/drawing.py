@@ -70,7 +70,7 @@ def styled(axes: Axes) -> Axes:
 
 def titled(axes: Axes, title: str) -> None:
     """A title over the left corner; never read as a formula."""
-    axes.set_title(title, loc="left", fontsize=10, color=INK).set_parse_math(False)
+    axes.set_title(title, loc="left", fontsize=10, color=INK, pad=8).set_parse_math(False)
 
 
 def named(axis_labels: Iterable[Text]) -> None:
@@ -124,7 +124,6 @@ Substitute = str | Callable[[re.Match[str]], str]
 _CLEANED: tuple[tuple[re.Pattern[str], Substitute], ...] = (
     (re.compile(r"<metadata>.*?</metadata>", re.DOTALL), ""),
     (re.compile(r"<!--.*?-->", re.DOTALL), ""),
-    (re.compile(r' xmlns(:\w+)?="[^"]*"'), ""),  # HTML knows them; the page names no address
     (re.compile(r'\sid="(?:patch|line2d|text|axes|figure|legend|matplotlib\.axis|xtick|ytick'
                 r'|FillBetweenPolyCollection|LineCollection|PolyCollection|PathCollection)_\d+"'),
      ""),

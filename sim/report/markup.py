@@ -59,9 +59,17 @@ def row(first: str, cells: Iterable[Cell], small: str = "") -> Html:
     return Html("<tr>" + head + "".join(cell.html() for cell in cells) + "</tr>")
 
 
-def table(caption: str, columns: Sequence[str], rows: Iterable[Html]) -> Html:
-    """A table in a box that scrolls sideways; the page's script lets its columns be sorted."""
-    head = "".join(f'<th scope="col">{text(column)}</th>' for column in columns)
+def table(
+    caption: str, columns: Sequence[str], rows: Iterable[Html], prose: Sequence[str] = ()
+) -> Html:
+    """A table in a box that scrolls sideways; the page's script lets its columns be sorted.
+
+    prose: the columns that hold sentences, set from the left.
+    """
+    head = "".join(
+        f'<th scope="col"{_class("prose" if column in prose else "")}>{text(column)}</th>'
+        for column in columns
+    )
     name = text(caption)
     return Html(
         f'<div class="wide" role="region" aria-label="{name}" tabindex="0">'

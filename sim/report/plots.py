@@ -52,13 +52,13 @@ def measures_plot(findings: Findings) -> Plot:
 
 def _side_by_side(findings: Findings) -> Plot:
     names = findings.names
-    figure, panels = canvas(3, 3 * (0.75 + 0.26 * len(names)))
+    figure, panels = canvas(3, 3 * (0.8 + 0.3 * len(names)))
     for axes, (metric, (title, colour)) in zip(panels, SHOWN.items(), strict=True):
         found = [findings.presets[name][metric] for name in names]
         _dots(axes, found, metric, colour)
         titled(axes, title)
         axes.set_yticks(range(len(names)), [label_of(name) for name in names])
-        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_ylim(len(names) - 0.5, -0.8)
         named(axes.get_yticklabels())
         _scaled(axes, metric)
     return Plot(
@@ -88,7 +88,7 @@ def _scaled(axes: Axes, metric: str) -> None:
     """From zero, so that lengths can be compared; rates up to all of it."""
     axes.grid(axis="x", color=INK, alpha=0.15)
     if metric in RATES:
-        axes.set_xlim(0, 1.02)
+        axes.set_xlim(0, 1.04)
         axes.xaxis.set_major_formatter(PercentFormatter(1))
     else:
         axes.set_xlim(0, axes.get_xlim()[1] * 1.06)

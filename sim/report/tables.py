@@ -130,13 +130,11 @@ def _meaning(findings: Findings, gate: str, names: list[str]) -> str:
 
 
 def _time_meaning(findings: Findings, policies: list[Policy]) -> str:
-    limits = listed(
-        [f"{limit:g}" for limit in sorted({p.preset.time_limit_hours for p in policies})]
-    )
-    hours = findings.first.workload.stream.hours
-    longest = f"; the longest of replication {findings.first.number} asked for {hours.max():g}"
+    limits = listed([f"{each:g}" for each in sorted({p.preset.time_limit_hours for p in policies})])
+    hours, run = findings.first.workload.stream.hours, findings.first.number
+    longest = f"; the longest of replication {run} asked for {hours.max():g}" if len(hours) else ""
     return (
-        f"no offer was longer than the limit of {limits} hours{longest if len(hours) else ''}. "
+        f"no offer was longer than allowed ({limits} hours){longest}. "
         "On this stream the gate could be left out."
     )
 
@@ -154,7 +152,7 @@ def _priority_meaning(findings: Findings, names: list[str], policies: list[Polic
         else ""
     )
     return (
-        f"every offer that reached it was over the threshold of {thresholds}{span}. "
+        f"every offer that reached it was over the threshold ({thresholds}){span}. "
         "On this stream the formula sorts nothing and the gate could be left out."
     )
 
@@ -163,8 +161,7 @@ def _in_effect(findings: Findings) -> list[Html]:
     plain = [name for name in findings.names if served_as_they_come(findings, name)]
     if not plain or len(plain) > _SIDE_BY_SIDE + 1:
         return []
-    told = [
-        f"{name} is {counted(findings.policies[name].preset.cap, 'slot')}, first come, first served"
-        for name in plain
-    ]
-    return [paragraph(f"In effect, on this stream: {listed(told)}.")]
+    told = listed(
+        [f"{name} on {counted(findings.policies[name].preset.cap, 'slot')}" for name in plain]
+    )
+    return [paragraph(f"In effect, on this stream, this is first come, first served: {told}.")]

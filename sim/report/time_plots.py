@@ -44,11 +44,11 @@ FATES = {
     Fate.IN_TIME: (BLUE, "job that ended in time"),
     Fate.LATE: (ORANGE, "job that ended late"),
     Fate.GPU_LOST: (VERMILLION, "job that lost its GPU"),
-    Fate.LAPSED: (YELLOW, "reservation that lapsed"),
+    Fate.LAPSED: (PURPLE, "reservation that lapsed"),
 }
 CLOSED = {
     "draining": (SKY, "draining: nothing accepted"),
-    "storage": (PURPLE, "storage full: nothing accepted"),
+    "storage": (YELLOW, "storage full: nothing accepted"),
 }
 OUT = "slot out of service"
 _OUT_ALPHA, _CLOSED_ALPHA = 0.5, 0.4

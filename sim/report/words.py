@@ -4,6 +4,7 @@ from sim.console import RATES, number
 from sim.output_analysis import Estimate
 
 MINUS = "\N{MINUS SIGN}"
+POINTS = " points"
 
 
 def mean_of(found: Estimate | None, metric: str) -> str:
@@ -28,13 +29,33 @@ def gap_interval_of(found: Estimate | None, metric: str) -> str:
     """The interval of a difference; nothing where there is none."""
     if found is None or found.lo is None or found.hi is None:
         return ""
-    return f"{_signed(found.lo, metric)} to {_signed(found.hi, metric)}"
+    return f"{_signed(found.lo, metric).removesuffix(POINTS)} to {_signed(found.hi, metric)}"
+
+
+def fewer_or_more(found: Estimate | None, metric: str) -> str:
+    """A difference in plain words, its interval in brackets."""
+    interval = gap_interval_of(found, metric)
+    match verdict_of(found):
+        case "more" | "less" as which if found is not None and found.lo is not None:
+            bounds = sorted((abs(found.lo), abs(found.hi or 0.0)))
+            low, high = (_size(bound, metric).removesuffix(POINTS) for bound in bounds)
+            return f"{_size(found.mean, metric)} {which} [{low} to {high}]"
+        case "the same":
+            return "the same"
+        case "cannot be told":
+            return f"a difference of {gap_of(found, metric)}"
+    return f"no sure difference [{interval}]"
 
 
 def _signed(value: float, metric: str) -> str:
+    size = _size(value, metric)
+    nothing = not any(digit in "123456789" for digit in size)
+    return size if nothing else f"{'+' if value > 0 else MINUS}{size}"
+
+
+def _size(value: float, metric: str) -> str:
     size = number(abs(value), metric)
-    sign = "" if not any(digit in "123456789" for digit in size) else "+" if value > 0 else MINUS
-    return f"{sign}{size.rstrip('%')} points" if metric in RATES else f"{sign}{size}"
+    return size.rstrip("%") + POINTS if metric in RATES else size
 
 
 def verdict_of(found: Estimate | None) -> str:

@@ -28,7 +28,8 @@ from shared.inputs import (
     TimerFired,
     order_key,
 )
-from shared.machine import Answer, Effect, Machine
+from shared.jobs import Answer, Effect
+from shared.machine import Machine
 from shared.offers import Offer
 from shared.presets import ACCURACY_4, MAXIMUM_2, THROUGHPUT_24, Preset
 
@@ -190,7 +191,8 @@ class MachineAgainstBook(RuleBasedStateMachine):
         (answer,) = self.enter(StartRequested(task_id))
         assert isinstance(answer, Effect)
         booking = self.book.bookings.get(task_id)
-        if booking is None or booking.state != "reserved":
+        startable = booking is not None and booking.gpus.isdisjoint(self.book.failed)
+        if booking is None or booking.state != "reserved" or not startable:
             assert answer.effect == "start_refused"
         else:
             assert (answer.effect, answer.slot) == ("started", booking.slot)

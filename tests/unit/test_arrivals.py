@@ -23,7 +23,7 @@ from sim.arrivals import (
     PoissonArrivals,
     generate,
 )
-from sim.arrivals.processes import organic_times
+from sim.arrivals.processes import organic_times, poisson_times
 from sim.catalogue import CATALOGUE, ORDINARY_LIMIT
 from sim.streams import uniforms
 
@@ -319,7 +319,42 @@ def test_after_the_warm_up_the_network_is_busy():
     assert np.sum(first.created_ms < START + 2 * HOUR) < 20
 
 
+def test_offers_come_up_to_the_end_and_not_beyond():
+    # paid tasks alone and many of them, so that the last tick is not the last event
+    config = network(
+        synthetic={"below_active": 0}, organic={"per_day": 5_000.0}, max_active=100_000
+    )
+    for days in (0.25, 0.5):
+        arrivals = made(config, days=days)
+        end = START + round(days * DAY)
+        created = arrivals.network.created_ms
+        assert end - 5 * MINUTE < arrivals.stream.at_ms[-1] < end
+        assert np.all(arrivals.network.started_ms == created)
+        assert created[-1] < end
+
+
+def test_no_attempt_is_made_after_the_end():
+    config = network(too_few_takers=0.9, offered_share=1, organic={"per_day": 500.0})
+    arrivals = made(config, days=0.5)
+    assert arrivals.stream.at_ms[-1] < START + DAY // 2
+    assert arrivals.network.started_ms.max() < START + DAY // 2
+
+
 # --- the open stream
+
+
+def test_a_stream_denser_than_expected_is_drawn_to_its_end():
+    asked = []
+
+    def draw(purpose, n):
+        asked.append(n)
+        return np.full(n, 0.001)  # gaps a thousandth of the mean: far more arrivals than expected
+
+    at_ms = poisson_times(1 / MINUTE, START, START + HOUR, draw, "gap")
+    assert len(asked) > 1
+    gap = -np.log1p(-0.001) * MINUTE
+    assert len(at_ms) == int(HOUR // gap)
+    assert START + HOUR - 2 * gap < at_ms[-1] < START + HOUR
 
 
 def test_poisson_offers_come_at_their_rate_without_memory():

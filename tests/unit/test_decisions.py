@@ -6,8 +6,8 @@ import pytest
 
 from shared.box import UNDECLARED, BoxDeclaration
 from shared.decisions import (
+    DEFAULT_REPEAT_WINDOW_MS,
     DEFAULT_RESERVATION_TTL_MS,
-    REPEAT_WINDOW_MS,
     Decision,
     Gate,
     Policy,
@@ -64,7 +64,7 @@ def test_gates_stand_in_the_specified_order_under_the_specified_names() -> None:
 
 
 def test_windows() -> None:
-    assert REPEAT_WINDOW_MS == 60_000
+    assert DEFAULT_REPEAT_WINDOW_MS == 60_000
     assert Policy(ACCURACY_4).reservation_ttl_ms == DEFAULT_RESERVATION_TTL_MS == 1_800_000
     assert Policy(ACCURACY_4).box is UNDECLARED
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from shared.decisions import Decision, Policy
-from shared.errors import FourSlotError, IllegalTransition, OutOfOrder
+from shared.errors import FourSlotError, IllegalTransition, InputError, OutOfOrder
 from shared.inputs import (
     GpuChanged,
     Input,
@@ -19,7 +19,8 @@ from shared.inputs import (
     TimerFired,
     order_key,
 )
-from shared.machine import Effect, Job, Machine
+from shared.jobs import Effect, Job
+from shared.machine import Machine
 from shared.offers import Offer
 from shared.presets import ACCURACY_4, MAXIMUM_2, THROUGHPUT_24
 
@@ -315,7 +316,7 @@ def test_ranks() -> None:
     kinds = [entry.kind for entry in ranked]
     assert kinds == ["ended", "gpu", "timer", "start", "operator", "offer"]
     assert (StorageChanged.kind, PolicyPut.kind) == ("storage", "policy")
-    assert order_key(9, GpuChanged(3, healthy=True)) == (9, 1, "3")
+    assert order_key(9, GpuChanged(3, healthy=True)) == (9, 1, "3:repaired")
 
 
 def test_what_sorts_before_the_last_input_is_out_of_order() -> None:
@@ -735,3 +736,44 @@ def test_a_new_policy_has_room_for_one_offer_in_one_instant() -> None:
     machine = Machine(Policy(ACCURACY_4))
     batch: list[Input] = [offered("a", hours=80.0), PolicyPut(Policy(MAXIMUM_2))]
     assert machine.handle(batch, now=T0)[1].slot == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (OperatorAsked("drain"), OperatorAsked("resume")),
+        (StorageChanged(available=True), StorageChanged(available=False)),
+        (GpuChanged(3, healthy=False), GpuChanged(3, healthy=True)),
+    ],
+)
+def test_opposite_inputs_of_one_millisecond_have_one_order(first: Input, then: Input) -> None:
+    assert order_key(9, first) < order_key(9, then)
+
+
+def test_a_start_on_a_failed_gpu_is_refused_and_the_reservation_stays() -> None:
+    machine = machine_with("a")
+    machine.handle([GpuChanged(0, healthy=False)], now=T0 + 1)
+    (answer,) = machine.handle([StartRequested("a")], now=T0 + 2)
+    assert isinstance(answer, Effect)
+    assert (answer.effect, answer.reason) == (
+        "start_refused",
+        "a GPU of its slot is out of service",
+    )
+    assert machine.jobs["a"].state == "reserved"
+
+
+def test_nothing_is_entered_before_the_machine_begins() -> None:
+    machine = Machine(Policy(ACCURACY_4), now=T0)
+    assert_refused_unchanged(machine, OutOfOrder, [offered("a")], T0 - 1)
+    assert decide(machine, T0, "a").slot == 0
+
+
+@pytest.mark.parametrize("name", ["reservation_ttl_ms", "repeat_window_ms"])
+def test_a_policy_with_impossible_times_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=name):
+        Policy(ACCURACY_4, **{name: -1})
+
+
+def test_a_wording_that_asks_for_something_unknown_is_refused() -> None:
+    with pytest.raises(InputError, match=r"messages\.accepted.*allowed in braces is cap"):
+        replace(ACCURACY_4.messages, accepted="ok {n}/{cap}")

@@ -286,13 +286,15 @@ WRONG = [
 
 
 @every_format
+@pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize(("key", "value", "shown"), WRONG)
-def test_a_wrong_value_is_told_by_line_and_key(tmp_path, suffix, key, value, shown):
+def test_a_wrong_value_is_told_by_line_and_key(tmp_path, suffix, alone, key, value, shown):
     rows = [row(index) for index in range(9)]
     if isinstance(value, str) and key == "received_at" and suffix == ".parquet":
         rows = [row(index, received_at=f"2024-01-0{index + 1}T00:00:00Z") for index in range(9)]
     rows[3][key] = value
-    rows[6]["model"] = ""  # a later fault is not told first
+    if not alone:
+        rows[6]["model"] = ""  # a later fault is not told first
     message = refusal(put(tmp_path / f"o{suffix}", rows))
     if suffix == ".csv" and shown in ("NaN", "Infinity", "-Infinity"):
         shown = f'"{value}"'
@@ -559,12 +561,13 @@ def test_long_lines(tmp_path, suffix, place):
     good = put(tmp_path / f"g{suffix}", ROWS).read_bytes()
     head, last = good[: good[:-1].rindex(b"\n") + 1], good[good[:-1].rindex(b"\n") + 1 :]
     path = tmp_path / f"o{suffix}"
-    long = b"x" * (3 << 20)
+    long, room = b"x" * (3 << 20), b" " * (1 << 20)
     path.write_bytes(
         {
             "first": long + b"\n" + good,
             "last": good + long + b"\n",
-            "valid": head + b" " * (1 << 20) + last,  # JSON allows it, and CSV around a number
+            # JSON allows it within an object, and CSV beside a number
+            "valid": head + (room + last if suffix == ".csv" else b"{" + room + last[1:]),
             "unended": good + long * 4,
         }[place]
     )
@@ -604,6 +607,20 @@ def test_a_task_offered_again_within_a_minute(tmp_path, suffix, gap):
         f'{at(suffix, 6)}: task_id: found "task-9" {gap} ms from {first}, '
         "allowed is the same task again after more than 60000 ms"
     )
+
+
+def test_repeats_after_a_quoted_line_end_are_told_by_line(tmp_path):
+    rows = [row(0, model="a\nb"), row(1), row(2), row(1)]
+    assert refusal(put(tmp_path / "o.csv", rows)).startswith(
+        '6: task_id: found "task-1" 0 ms from line 4,'
+    )
+
+
+def test_a_bare_return_and_a_quoted_line_end_do_not_cancel_out(tmp_path):
+    lines = csv_lines([row(0), row(1), row(2), row(3, model="a\nb")]).split(b"\n", 3)
+    path = tmp_path / "o.csv"
+    path.write_bytes(b"\n".join(lines[:3]) + b"\r" + lines[3])
+    assert refusal(path).startswith("3: found a stray or unclosed quote, or a bare carriage return")
 
 
 @every_format
@@ -681,6 +698,7 @@ def test_written_offers_read_the_same(tmp_path, name):
     write_offers(stream, tmp_path / name)
     assert same(read_offers(tmp_path / name), stream)
     first = (tmp_path / name).read_bytes()
+    assert not name.endswith("gz") or first[4:8] == bytes(4)  # no time of writing in it
     write_offers(stream, tmp_path / name)
     assert (tmp_path / name).read_bytes() == first
     assert [path.name for path in sorted(tmp_path.iterdir())] == sorted(["in.jsonl", name])

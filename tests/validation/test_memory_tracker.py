@@ -187,8 +187,8 @@ def tracked_step(tracker, wanted, model, optimizer, ids):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("process_group", ["gloo"], indirect=True)
 @pytest.mark.parametrize("bucket_view", [False, True])
-@pytest.mark.parametrize(("rank", "row_tokens"), [(128, 512), (512, 64)])
-def test_ddp_buckets_are_within_five_percent(process_group, bucket_view, rank, row_tokens):
+def test_ddp_buckets_are_within_five_percent(process_group, bucket_view):
+    rank, row_tokens = 512, 64  # the buckets are as large as the gradients: rank-heavy shows them
     wanted = step(LIKE_8B, rank, 2, row_tokens, gpus=2, bucket_view=bucket_view)
     model, tracker = adapted_model(wanted), FrozenBaseTracker()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
