@@ -70,7 +70,12 @@ class Comparison:
 
     @property
     def warnings(self) -> list[str]:
-        """What a reader must know before believing the numbers: gates that never decided."""
+        """What a reader must know before believing the numbers."""
+        return self.gate_warnings + self.interval_warnings
+
+    @property
+    def gate_warnings(self) -> list[str]:
+        """The gates that never decided an offer, a line each."""
         policies = self.world.scenario.policies(self.world.box)
         silent: dict[str, list[str]] = {}
         for name, gates in self.gates.items():
@@ -80,9 +85,11 @@ class Comparison:
             f"the {gate} gate never decided an offer under {', '.join(names)}: "
             "on these offers the policy is the same without it"
             for gate, names in silent.items()
-        ] + self._interval_warning()
+        ]
 
-    def _interval_warning(self) -> list[str]:
+    @property
+    def interval_warnings(self) -> list[str]:
+        """What the intervals do not cover."""
         if len(self.done) < 2:
             return ["one replication says nothing of how sure the numbers are: no intervals"]
         if self.world.offers is not None:

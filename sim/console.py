@@ -21,6 +21,11 @@ def shown(found: Estimate | None, metric: str) -> str:
     return f"{number(found.mean, metric)}  [{number(found.lo, metric)}, {number(found.hi, metric)}]"
 
 
+def gap_shown(found: Estimate | None, metric: str) -> str:
+    """A difference with its interval; that of two shares is in percentage points."""
+    return shown(found, metric).replace("%", " pp")
+
+
 def number(value: float, metric: str) -> str:
     """One number in the form that suits its measure."""
     if metric in RATES:
@@ -57,7 +62,7 @@ def _measures(comparison: Comparison) -> Table:
     for metric in METRICS:
         values = [shown(presets[name][metric], metric) for name in names]
         table.add_row(
-            metric, *values, *(shown(gap.estimate, metric) for gap in gaps.get(metric, []))
+            metric, *values, *(gap_shown(gap.estimate, metric) for gap in gaps.get(metric, []))
         )
     return table
 

@@ -1,6 +1,7 @@
 """Decisions written out: one JSON line an offer, or a Parquet table."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow as pa
@@ -82,12 +83,17 @@ class Reasons:
 def write_decisions_table(
     stream: OfferStream, by_preset: dict[str, tuple[Policy, Decisions]], path: Path
 ) -> None:
-    """Write the decisions of all presets as one Parquet table, a row an offer and preset."""
-    tables = [
-        _table(stream, name, policy, decisions) for name, (policy, decisions) in by_preset.items()
-    ]
-    with written_whole(path) as aside:
-        pq.write_table(pa.concat_tables(tables), aside)
+    """Write the decisions of all presets as one Parquet table, a row an offer and preset.
+
+    A preset's rows are made, written and dropped before the next one's.
+    """
+    with written_whole(path) as aside, ExitStack() as open_file:
+        writer: pq.ParquetWriter | None = None
+        for name, (policy, decisions) in by_preset.items():
+            table = _table(stream, name, policy, decisions)
+            if writer is None:
+                writer = open_file.enter_context(pq.ParquetWriter(aside, table.schema))
+            writer.write_table(table)
 
 
 def _table(stream: OfferStream, name: str, policy: Policy, decisions: Decisions) -> pa.Table:

@@ -87,10 +87,11 @@ class StartConfig(_Part):
         description="Mean minutes until the start request, exponential; 0: at once. Assumed.",
     )
     never_share: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.0, description="Share of accepted offers whose start never comes."
+        default=0.0, description="Share of accepted offers whose start never comes; assumed."
     )
     reservation_ttl_minutes: Annotated[float, Field(gt=0, le=10_000)] = Field(
-        default=30.0, description="Minutes after which a reservation without a start lapses."
+        default=30.0,
+        description="Minutes after which a reservation without a start lapses; assumed.",
     )
 
 
@@ -98,10 +99,10 @@ class GpuFailures(_Part):
     """Random failures of single GPUs; each takes its slots out of service until repaired."""
 
     mean_hours_between: Annotated[float, Field(gt=0, le=1e6)] = Field(
-        description="Mean hours between two failures of one GPU, exponential."
+        description="Mean hours between two failures of one GPU, exponential; assumed."
     )
     mean_repair_hours: Annotated[float, Field(gt=0, le=10_000)] = Field(
-        description="Mean hours until it is back, exponential."
+        description="Mean hours until it is back, exponential; assumed."
     )
 
 

@@ -172,7 +172,8 @@ class Mix(Part):
     pairs_low: Rows = Field(default=10, description="Fewest image-text pairs of an image task.")
     pairs_high: Rows = Field(default=50, description="Most image-text pairs, included.")
     models: Annotated[tuple[Model, ...], Field(strict=False)] | None = Field(
-        default=None, description="Base models and their weights; null: the shipped catalogue."
+        default=None,
+        description="Base models and their weights; null: the shipped catalogue, its weights assumed.",
     )
 
     @property

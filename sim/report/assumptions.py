@@ -68,7 +68,7 @@ def _how(findings: Findings) -> Iterator[str]:
         "A job keeps its slot as long on a small slot as on a large one (the service parameters "
         "below). What it learns in that time is not part of these numbers."
     )
-    yield from (warning for warning in comparison.warnings if "gate never decided" not in warning)
+    yield from comparison.interval_warnings
     yield _box_told(world.box)
 
 

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -177,7 +178,7 @@ def test_slots_are_never_over_the_cap_lost_or_held_twice(run):
         by_slot[slot].append((begins, ends))
     for times in by_slot.values():
         times.sort()
-        for (_, ends), (begins, _) in zip(times, times[1:], strict=False):
+        for (_, ends), (begins, _) in pairwise(times):
             assert ends <= begins
     for now in workload.stream.at_ms.tolist():
         assert sum(begins <= now < ends for _, begins, ends in held) <= policy.preset.cap
@@ -195,7 +196,7 @@ def test_whole_gpus_have_one_job_at_a_time(run, cap):
             by_gpu[gpu].append((begins, ends))
     for times in by_gpu.values():
         times.sort()
-        for (_, ends), (begins, _) in zip(times, times[1:], strict=False):
+        for (_, ends), (begins, _) in pairwise(times):
             assert ends <= begins
 
 
