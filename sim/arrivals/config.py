@@ -173,7 +173,7 @@ class Mix(Part):
     pairs_high: Rows = Field(default=50, description="Most image-text pairs, included.")
     models: Annotated[tuple[Model, ...], Field(strict=False)] | None = Field(
         default=None,
-        description="Base models and their weights; null: the shipped catalogue, its weights assumed.",
+        description="Base models and weights; null: the shipped catalogue, weights assumed.",
     )
 
     @property
