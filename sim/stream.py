@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from shared.offers import Offer
+from sim.distinct import surely_distinct
 
 UNKNOWN = -1
 """Stands for a ds_size or a parameter count that was not told."""
@@ -72,6 +73,8 @@ class OfferStream:
 
         int64, one an offer.
         """
+        if surely_distinct(self.task_id):  # far quicker than telling which are equal
+            return None
         encoded = pc.dictionary_encode(self.task_id)
         if len(encoded.dictionary) == len(self):
             return None
@@ -85,10 +88,21 @@ class OfferStream:
 
 def in_handling_order(stream: OfferStream) -> OfferStream:
     """The same offers sorted by (at_ms, task_id); returned as it is when sorted already."""
-    at_ms = stream.at_ms
-    if bool(np.all(at_ms[1:] > at_ms[:-1])):
+    if _is_sorted(stream):
         return stream
-    return taken(stream, handling_order(at_ms, stream.task_id))
+    return taken(stream, handling_order(stream.at_ms, stream.task_id))
+
+
+def _is_sorted(stream: OfferStream) -> bool:
+    """Whether the offers are in handling order; task ids are compared at equal times alone."""
+    at_ms = stream.at_ms
+    if bool(np.any(at_ms[1:] < at_ms[:-1])):
+        return False
+    ties = pa.array(np.flatnonzero(at_ms[1:] == at_ms[:-1]))
+    if not len(ties):
+        return True
+    earlier, later = stream.task_id.take(ties), stream.task_id.take(pc.add(ties, 1))
+    return bool(pc.all(pc.less_equal(earlier, later)).as_py())
 
 
 def handling_order(at_ms: Ints, task_id: pa.Array) -> Ints:

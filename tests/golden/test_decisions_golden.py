@@ -1,4 +1,4 @@
-"""The decisions on some forty offers, in full, as they were checked by hand against the policy.
+"""The decisions on a few offers under every preset, in full, as they were checked by hand against the policy.
 
 ``decisions_small.jsonl`` has one line an offer: the preset and the whole decision. To change it on
 purpose, run this file as a program from the project's root,
@@ -33,16 +33,17 @@ HOUR = 3_600_000
 BOX = BoxDeclaration(task_types=frozenset({"InstructTextTask", "ChatTask", "GrpoTask"}))
 LLAMA, T5, PHI = "meta-llama/Llama-3.1-8B", "google/flan-t5-xl", "microsoft/Phi-3.5-mini-instruct"
 BIG = "Qwen/Qwen1.5-110B-Chat"
-GPUS_OUT = {"accuracy_4": (0, 1, 6), "throughput_24": (0, 1, 2, 3, 4, 5, 6), "maximum_2": (1,)}
-GPUS_OUT["universal_24"] = GPUS_OUT["throughput_24"]
-THRESHOLDS = {"accuracy_4": 0.94, "throughput_24": 0.94, "universal_24": 0.80, "maximum_2": None}
+ALL_BUT_THE_LAST = (0, 1, 2, 3, 4, 5, 6)  # three slots of 24 are left: 7, 15 and 23
+GPUS_OUT = {"accuracy_4": (1,), "maximum_2": ()}  # slots 1, 2 and 3 of 4, and both of 2
+THRESHOLDS = {"accuracy_4": 0.94, "throughput_24": 0.94, "universal_24": 0.85, "maximum_2": None}
 
 # minute, task, model, type, hours, params, hours of training
 OFFERS = (
     (0, "b-second", LLAMA, "InstructTextTask", 10.0, None, 2.0),  # a tie: by id, not by line
     (0, "a-first", LLAMA, "ChatTask", 72.0, 8_030_261_248, 1.0),
-    (0, "c-low", PHI, "ChatTask", 1.0, None, 1.0),
-    (1, "d-equal", T5, "ChatTask", 1.0, None, 1.0),
+    (0, "c-low", PHI, "ChatTask", 1.0, None, 5.0),
+    (0.5, "c-low", PHI, "ChatTask", 1.0, None, 5.0),  # 30 seconds later: the first answer
+    (1, "d-equal", T5, "ChatTask", 1.0, None, 5.0),
     (2, "e-unsupported", LLAMA, "ImageTask", 1.0, None, 1.0),
     (3, "f-long", LLAMA, "ImageTask", 96.00000000000001, None, 1.0),
     (59, "a-first", LLAMA, "ChatTask", 72.0, 8_030_261_248, 1.0),  # its job still runs
@@ -61,7 +62,7 @@ def stream():
     models, kinds = tuple(dict.fromkeys(model)), tuple(dict.fromkeys(kind))
     return in_handling_order(
         OfferStream(
-            at_ms=np.array(minute, dtype=np.int64) * 60_000,
+            at_ms=(np.array(minute) * 60_000).astype(np.int64),
             task_id=pa.array(task),
             model=Labels(np.array([models.index(m) for m in model], dtype=np.int32), models),
             task_type=Labels(np.array([kinds.index(k) for k in kind], dtype=np.int32), kinds),
@@ -78,7 +79,7 @@ def run_of(name, threshold):
     policy = Policy(PRESETS[name].varied(threshold=threshold), BOX)
     if threshold == 1.0:
         return Workload(stream()), policy
-    timeline = [(0, GpuChanged(gpu, healthy=False)) for gpu in GPUS_OUT[name]]
+    timeline = [(0, GpuChanged(gpu, healthy=False)) for gpu in GPUS_OUT.get(name, ALL_BUT_THE_LAST)]
     timeline += [
         (180 * 60_000, OperatorAsked("drain")),
         (180 * 60_000, StorageChanged(available=False)),
