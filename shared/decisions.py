@@ -36,7 +36,8 @@ class Gate(IntEnum):
 class Policy:
     """Everything that a decision depends on besides the inputs: the policy in force.
 
-    reservation_ttl_ms: a reservation whose start request has not come by then lapses; at least 1.
+    reservation_ttl_ms: a reservation whose start request has not come by then lapses; at
+    least 2, as a start is entered in the millisecond after its acceptance at the earliest.
     repeat_window_ms: for so long a decision on a task answers for it again, the last millisecond
     included. Raises InputError when either is out of range.
     """
@@ -48,7 +49,7 @@ class Policy:
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     def __post_init__(self) -> None:
-        for name, least in (("reservation_ttl_ms", 1), ("repeat_window_ms", 0)):
+        for name, least in (("reservation_ttl_ms", 2), ("repeat_window_ms", 0)):
             found = getattr(self, name)
             if found < least:
                 raise InputError(f"{name}: found {found}, allowed is {least} or more")

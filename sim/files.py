@@ -23,17 +23,12 @@ def written_whole(path: Path) -> Iterator[Path]:
     aside = Path(name)
     try:
         yield aside
-        _put_in_place(aside, path)
+        aside.chmod(0o666 & ~_umask())
+        aside.replace(path)
+    except OSError as why:  # a full disk, a folder of that name
+        raise _unwritable(path, why) from None
     finally:
         aside.unlink(missing_ok=True)
-
-
-def _put_in_place(aside: Path, path: Path) -> None:
-    aside.chmod(0o666 & ~_umask())
-    try:
-        aside.replace(path)
-    except OSError as why:  # a folder of that name
-        raise _unwritable(path, why) from None
 
 
 def _unwritable(path: Path, why: OSError) -> InputError:

@@ -28,6 +28,8 @@ def write_ledger(entries: Iterable[LedgerEntry], path: Path) -> None:
             connection.execute(_TABLE)
             connection.executemany("INSERT INTO ledger VALUES (?, ?, ?)", lines)
             connection.commit()
+        except sqlite3.OperationalError as why:  # a full disk
+            raise InputError(f"{path}: cannot be written: {why}") from None
         finally:
             connection.close()
 

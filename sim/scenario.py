@@ -182,7 +182,7 @@ class Scenario(_Part):
 
     def policies(self, box: BoxDeclaration = UNDECLARED) -> dict[str, Policy]:
         """The policy of each preset, by its name, in the scenario's order."""
-        ttl_ms = max(1, round(self.start.reservation_ttl_minutes * MS_PER_MINUTE))
+        ttl_ms = max(2, round(self.start.reservation_ttl_minutes * MS_PER_MINUTE))
         presets = [_preset_of(entry) for entry in self.presets]
         return {preset.name: Policy(preset, box, ttl_ms) for preset in presets}
 

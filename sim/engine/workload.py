@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.inputs import GpuChanged, OperatorAsked, StorageChanged
+from shared.inputs import GpuChanged, OperatorAsked, StorageChanged, order_key
 from sim.stream import Ints, OfferStream
 
 Interruption = GpuChanged | OperatorAsked | StorageChanged
@@ -26,6 +26,11 @@ class Workload:
     start_lag_ms: Ints | None = None
     starts: NDArray[np.bool_] | None = None
     timeline: Timeline = ()
+
+    def __post_init__(self) -> None:
+        keys = [order_key(at_ms, entry) for at_ms, entry in self.timeline]
+        if keys != sorted(keys):
+            raise ValueError("timeline: its entries are not in handling order")
 
     def hold_ms(self, reservation_ttl_ms: int) -> Ints:
         """How long each offer would hold its slot: int64, at least 1.

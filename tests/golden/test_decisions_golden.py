@@ -1,4 +1,4 @@
-"""The decisions on a few offers under every preset, in full, as they were checked by hand against the policy.
+"""The decisions on a few offers under every preset, in full, checked by hand against the policy.
 
 ``decisions_small.jsonl`` has one line an offer: the preset and the whole decision. To change it on
 purpose, run this file as a program from the project's root,

@@ -13,7 +13,14 @@ from shared.admission import Admission
 from shared.box import BoxDeclaration
 from shared.decisions import Gate, Policy
 from shared.errors import InputError
-from shared.inputs import GpuChanged, JobEnded, OfferArrived, OperatorAsked, StorageChanged
+from shared.inputs import (
+    GpuChanged,
+    JobEnded,
+    OfferArrived,
+    OperatorAsked,
+    StorageChanged,
+    TimerFired,
+)
 from shared.ledger import entry_line, first_difference
 from shared.machine import Machine
 from shared.presets import ACCURACY_4, MAXIMUM_2, PRESETS
@@ -312,6 +319,14 @@ def test_every_line_twice_is_one_too_many(short):
         assert found.seq == short[at].seq
 
 
+def test_a_timer_too_many_at_the_end(ledger):
+    last = ledger[-1]
+    extra = replace(last, seq=last.seq + 1, at_ms=last.at_ms + 1, entry=TimerFired(), decisions=())
+    found = found_in([*ledger, extra])
+    assert (found.seq, found.field, found.recorded) == (extra.seq, "kind", "timer")
+    assert found.replayed is None
+
+
 def test_every_two_lines_swapped_are_seen(short):
     for at in range(1, len(short) - 1):
         found = found_in([*short[:at], short[at + 1], short[at], *short[at + 2 :]])
@@ -455,6 +470,14 @@ def test_a_sqlite_file_that_is_no_ledger(tmp_path, statements, message):
         verify(read_ledger(path))
     assert str(wrong.value).startswith(str(path))
     assert message in str(wrong.value)
+
+
+def test_rows_are_read_in_the_order_of_seq(ledger, tmp_path):
+    path = tmp_path / "ledger.db"
+    rows = [(entry.seq, entry.at_ms, entry_line(entry)) for entry in reversed(ledger)]
+    insert = "INSERT INTO ledger VALUES (?, ?, ?)"
+    sqlite_of(path, ("CREATE TABLE ledger(seq, at_ms, line)", ()), *((insert, r) for r in rows))
+    assert verify(read_ledger(path)).difference is None
 
 
 def test_a_damaged_sqlite_file(tmp_path):

@@ -129,6 +129,12 @@ def test_an_input_is_written_whole():
     assert input_json(JobEnded("a")) == {"task_id": "a", "outcome": "completed", "phase": "gone"}
 
 
+def test_sets_are_written_in_order():
+    types = [f"type {number:02}" for number in range(40)]
+    policy = PolicyPut(Policy(ACCURACY_4, BoxDeclaration(frozenset(types))))
+    assert input_json(policy)["policy"]["box"]["task_types"] == types
+
+
 # Lines that cannot be read.
 
 GOOD = {"seq": 2, "at_ms": 5, "kind": "gpu", "input": {"gpu": 0, "healthy": True}, "decisions": []}
@@ -151,7 +157,15 @@ GOOD = {"seq": 2, "at_ms": 5, "kind": "gpu", "input": {"gpu": 0, "healthy": True
         (dumps(GOOD | {"more": 1}), "more: found '1'"),
         (dumps({key: GOOD[key] for key in GOOD if key != "seq"}), "seq: found"),
         (dumps(GOOD)[:-1], "line: found"),
-        ("", "line: found ''"),
+        (dumps(GOOD | {"input": {"gpu": "3", "healthy": True}}), "gpu: found '3'"),
+        (dumps(GOOD | {"input": {"gpu": 0, "healthy": "yes"}}), "healthy: found 'yes'"),
+        (dumps(GOOD | {"input": {"gpu": True, "healthy": True}}), "gpu: found 'True'"),
+        (dumps(GOOD).replace('"gpu":', '"gpu":1,"gpu":'), "gpu: found the key twice"),
+        (dumps(GOOD | {"seq": 10**400}), "seq: found"),
+        (dumps(GOOD | {"at_ms": 10**18}), "at_ms: found"),
+        (dumps(GOOD | {"a\nb": 1}), "a b: found '1'"),
+        (dumps(GOOD)[:-1] + ',"more":NaN}', "line: found NaN"),
+        ("", "line: found an empty line"),
         ("[]", "line: found"),
         (b"\xff\xfe\x00", "line: found"),
     ],
@@ -245,7 +259,9 @@ def test_one_and_true_and_one_point_nought_are_three_things():
     entry = ledger()[1]
     for value in (1, 1.0):
         changed = replace(entry, decisions=(entry.decisions[0] | {"accepted": value},))
-        assert difference(entry, changed) is not None
+        found = difference(entry, changed)
+        assert found is not None
+        assert found.field == "accepted"
 
 
 def test_fields_too_many_too_few_or_in_another_order():

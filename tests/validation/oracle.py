@@ -124,6 +124,16 @@ class Box:
         return answer, gate == "accepted"
 
 
+def event_id(what, value):
+    """What orders events of one millisecond and rank: drain before resume, those before storage,
+    and of storage available before full."""
+    if what == "drain":
+        return "operator:drain" if value else "operator:resume"
+    if what == "storage":
+        return "storage:full" if value else "storage:available"
+    return str(value)
+
+
 def decide_all(offers, events, preset, *, cap=None, threshold="preset", ttl_ms, task_types=None):  # noqa: C901
     """Decide every offer; returns one dict an offer, in the order of ``offers``.
 
@@ -138,7 +148,7 @@ def decide_all(offers, events, preset, *, cap=None, threshold="preset", ttl_ms, 
         heapq.heappush(heap, (offer["at_ms"], OFFER, offer["task_id"], 0, "offer", index))
     for order, (at_ms, what, value) in enumerate(events):
         rank = GPU if what in ("gpu_out", "gpu_back") else BOX
-        heapq.heappush(heap, (at_ms, rank, str(value) if rank == GPU else "", order, what, value))
+        heapq.heappush(heap, (at_ms, rank, event_id(what, value), order, what, value))
     answers = [{} for _ in offers]
     while heap:
         now, _, _, _, what, value = heapq.heappop(heap)

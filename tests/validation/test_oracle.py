@@ -20,6 +20,7 @@ from sim.engine.workload import Workload
 from sim.stream import Labels, OfferStream, in_handling_order
 
 ORACLE = runpy.run_path(str(Path(__file__).with_name("oracle.py")))
+event_id = ORACLE["event_id"]
 MODELS = tuple(ORACLE["MODELS"])
 TYPES = (*ORACLE["TASK_SUCCESS"], "SomeNewTask")
 GRIDS = (1, 1, 7, 1_000, 30_000, 60_000, 60_001, 900_000, 3_600_000)
@@ -84,8 +85,7 @@ def events_of(rng, grid, instants):
 
 def _handling_key(event):
     at_ms, what, value = event
-    gpu = what.startswith("gpu")
-    return (at_ms, 1 if gpu else 4, str(value) if gpu else "")
+    return (at_ms, 1 if what.startswith("gpu") else 4, ORACLE["event_id"](what, value))
 
 
 def timeline_of(events):
