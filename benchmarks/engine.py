@@ -6,12 +6,12 @@ round by round, so that a machine whose speed drifts does not distort it.
 """
 
 import gc
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,16 +114,17 @@ def measure(count: int, cap: int, load: float, rounds: int) -> dict[str, Any]:
 
 
 def added_memory_mb(count: int, cap: int, load: float) -> float:
-    """Megabytes (10**6) that a replay adds to the peak of a process holding its input."""
+    """Megabytes (10**6) that a replay adds, at its peak, to a process holding its input."""
     program = (
-        "import resource\n"
         "from benchmarks.engine import *\n"
         f"stream = offers({count}, {load})\n"
         f"policy = Policy(preset_named(PRESET_OF_CAP[{cap}]))\n"
         "run_columns(Workload(offers(1000, 4.0)), policy)\n"
-        "before = peak_kib()\n"
-        "run_columns(Workload(stream), policy)\n"
-        "print(peak_kib() - before)\n"
+        "gc.collect()\n"
+        "forget_peak()\n"
+        "before = status_kib('VmRSS')\n"
+        "result = run_columns(Workload(stream), policy)\n"
+        "print(status_kib('VmHWM') - before)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
@@ -131,9 +132,15 @@ def added_memory_mb(count: int, cap: int, load: float) -> float:
     return int(done.stdout) * 1024 / 1e6
 
 
-def peak_kib() -> int:
-    """Peak resident set of this process."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def forget_peak() -> None:
+    """Let this process's peak resident set be counted anew from here (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def status_kib(key: str) -> int:
+    """One figure of this process's memory, in KiB (Linux)."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
 
 
 def run(count: int, rounds: int) -> dict[str, Any]:

@@ -7,8 +7,8 @@ decided by ``shared.admission.Admission``, the core of ``Machine.handle``.
 """
 
 from bisect import bisect_left
-from functools import partial
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 import simpy
@@ -28,10 +28,21 @@ END, OFFER = EventPriority(JobEnded.rank), EventPriority(OfferArrived.rank)
 _UNFILLED = b"\xff"  # -1 as int8
 
 
+class SlotEnd(Alarm):
+    """The end of whatever job holds one slot."""
+
+    def __init__(
+        self, env: simpy.Environment, callback: Callable[["SlotEnd"], None], slot: int
+    ) -> None:
+        """An alarm of this slot, not armed yet."""
+        super().__init__(env, callback)
+        self.slot = slot
+
+
 def replay_plain(workload: Workload, policy: Policy) -> Decisions:
     """Decide every offer, for a box that nothing befalls and tasks that are offered once.
 
-    Memory beyond the input and the result: two lists of one integer an offer.
+    Memory beyond the input and the result: three lists of one integer an offer.
     """
     stream = workload.stream
     static, priority = static_columns(stream, policy)
@@ -70,6 +81,7 @@ def _admitted(at_ms: Ints, hold_ms: Ints, cap: int) -> NDArray[np.int8]:
     plain locals and spell out ``Alarm.arm``: at a million events a second each call counts.
     """
     count, at, hold = len(at_ms), at_ms.tolist(), hold_ms.tolist()
+    gap = np.diff(at_ms, append=at_ms[-1:]).tolist()
     slots = bytearray(_UNFILLED) * count
     box = Admission(cap)
     admit, release = box.admit, box.release
@@ -82,27 +94,30 @@ def _admitted(at_ms: Ints, hold_ms: Ints, cap: int) -> NDArray[np.int8]:
         this = cursor
         slots[this] = slot = admit(0)
         end = ends[slot]
-        end.callbacks = end.armed
+        end.callbacks = end_calls
         schedule(end, END, hold[this])
         cursor = this + 1
         if not box.free:
             parked = True
         elif this < last:
-            event.callbacks = event.armed
-            schedule(event, OFFER, at[cursor] - at[this])
+            event.callbacks = arrival_calls
+            schedule(event, OFFER, gap[this])
 
-    def on_end(slot: int, _: Alarm) -> None:
+    def on_end(event: SlotEnd) -> None:
         nonlocal cursor, parked
-        release(slot)
+        release(event.slot)
         if parked:
             parked = False
             now = env.now
             cursor = bisect_left(at, now, cursor)
             if cursor < count:
-                arrival.arm(OFFER, at[cursor] - now)
+                arrival.callbacks = arrival_calls
+                schedule(arrival, OFFER, at[cursor] - now)
 
     arrival = Alarm(env, on_arrival)
-    ends = [Alarm(env, partial(on_end, slot)) for slot in range(cap)]
+    ends = [SlotEnd(env, on_end, slot) for slot in range(cap)]
+    arrival_calls: list[Any] = [on_arrival]
+    end_calls: list[Any] = [on_end]
     if count:
         arrival.arm(OFFER, 0)
     env.run()
