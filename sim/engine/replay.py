@@ -42,7 +42,7 @@ class SlotEnd(Alarm):
 def replay_plain(workload: Workload, policy: Policy) -> Decisions:
     """Decide every offer, for a box that nothing befalls and tasks that are offered once.
 
-    Memory beyond the input and the result: three lists of one integer an offer.
+    Memory beyond the input and the result: two lists of one integer an offer.
     """
     stream = workload.stream
     static, priority = static_columns(stream, policy)
@@ -81,7 +81,6 @@ def _admitted(at_ms: Ints, hold_ms: Ints, cap: int) -> NDArray[np.int8]:
     plain locals and spell out ``Alarm.arm``: at a million events a second each call counts.
     """
     count, at, hold = len(at_ms), at_ms.tolist(), hold_ms.tolist()
-    gap = np.diff(at_ms, append=at_ms[-1:]).tolist()
     slots = bytearray(_UNFILLED) * count
     box = Admission(cap)
     admit, release = box.admit, box.release
@@ -101,7 +100,7 @@ def _admitted(at_ms: Ints, hold_ms: Ints, cap: int) -> NDArray[np.int8]:
             parked = True
         elif this < last:
             event.callbacks = arrival_calls
-            schedule(event, OFFER, gap[this])
+            schedule(event, OFFER, at[cursor] - at[this])
 
     def on_end(event: SlotEnd) -> None:
         nonlocal cursor, parked
