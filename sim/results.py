@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -9,13 +10,14 @@ from sim.comparison import Comparison
 from sim.decisions_file import write_decisions_table
 from sim.experiment import Replication
 from sim.files import written_whole
-from sim.report.drawing import Plot, save_png
-from sim.report.findings import Findings, findings_of
-from sim.report.page import page, sections_of
+
+if TYPE_CHECKING:
+    from sim.report.drawing import Plot
+    from sim.report.findings import Findings
 
 
-def write_results(comparison: Comparison, out: Path) -> None:
-    """Write summary, replications, the first replication's decisions, plots and the report.
+def write_numbers(comparison: Comparison, out: Path) -> None:
+    """Write the summary and the replications, which takes no time to speak of.
 
     ``out`` exists. Raises InputError when nothing can be written there.
     """
@@ -23,6 +25,17 @@ def write_results(comparison: Comparison, out: Path) -> None:
         json.dumps(comparison.document(), indent=2, allow_nan=False) + "\n", out / "summary.json"
     )
     _write_text(replications_csv(comparison), out / "replications.csv")
+
+
+def write_results(comparison: Comparison, out: Path) -> None:
+    """Write the numbers, the first replication's decisions, the plots and the report.
+
+    ``out`` exists. Raises InputError when nothing can be written there.
+    """
+    from sim.report.findings import findings_of  # here: plots are slow to import
+    from sim.report.page import page, sections_of
+
+    write_numbers(comparison, out)
     findings = findings_of(comparison)
     _write_decisions(findings, out / "decisions.parquet")
     sections = sections_of(findings)
@@ -48,7 +61,7 @@ def _row(replication: Replication, name: str) -> dict[str, str | float]:
     }
 
 
-def _write_decisions(findings: Findings, path: Path) -> None:
+def _write_decisions(findings: "Findings", path: Path) -> None:
     first = findings.first
     by_preset = {name: (findings.policies[name], first.decisions[name]) for name in findings.names}
     write_decisions_table(first.workload.stream, by_preset, path)
@@ -59,6 +72,8 @@ def _write_text(content: str, path: Path) -> None:
         aside.write_text(content, encoding="utf-8", newline="\n")
 
 
-def _write_plot(plot: Plot, path: Path) -> None:
+def _write_plot(plot: "Plot", path: Path) -> None:
+    from sim.report.drawing import save_png
+
     with written_whole(path) as aside:
         save_png(plot, aside)

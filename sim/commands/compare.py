@@ -29,16 +29,17 @@ def run(call: argparse.Namespace) -> int:
         raise KeyboardInterrupt
     comparison = compared(world, asked, done)
     if call.out:
-        from sim.results import write_results
+        from sim.results import write_numbers, write_results
 
-        write_results(comparison, call.out)
-    _print(comparison, call)
+        (write_results if whole else write_numbers)(comparison, call.out)
+    _print(comparison, call, whole)
     if not whole:
-        print(f"sim: interrupted after {len(done)} of {asked} replications", file=sys.stderr)
+        kept = f"; summary.json and replications.csv in {call.out} hold them" if call.out else ""
+        print(f"sim: interrupted after {len(done)} of {asked} replications{kept}", file=sys.stderr)
     return 0 if whole else INTERRUPTED
 
 
-def _print(comparison: Comparison, call: argparse.Namespace) -> None:
+def _print(comparison: Comparison, call: argparse.Namespace, whole: bool) -> None:
     if call.json:
         print(json.dumps(comparison.document()))
         return
@@ -46,7 +47,7 @@ def _print(comparison: Comparison, call: argparse.Namespace) -> None:
     if not console.is_terminal:
         console = Console(width=160)
     print_comparison(comparison, console)
-    if call.out:
+    if call.out and whole:
         print(f"report: {call.out / 'report.html'}")
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-import sim.results
+import sim.report.drawing
 from shared.decisions import Gate
 from shared.inputs import GpuChanged, OperatorAsked, StorageChanged
 from shared.layout import slot_layout
@@ -269,7 +269,7 @@ def test_a_write_that_breaks_off_leaves_nothing_half(comparison, tmp_path, monke
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sim.results, "save_png", breaks)
+    monkeypatch.setattr(sim.report.drawing, "save_png", breaks)
     (tmp_path / "measures.png").write_bytes(b"the old one")
     with pytest.raises(KeyboardInterrupt):
         write_results(comparison, tmp_path)
