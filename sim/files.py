@@ -13,8 +13,11 @@ from shared.errors import InputError
 def written_whole(path: Path) -> Iterator[Path]:
     """Give a name beside ``path`` to write to; it takes the place of ``path`` when all went well.
 
-    Raises InputError when nothing can be written there.
+    A device or a pipe is written to as it is. Raises InputError when nothing can be written there.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        yield path
+        return
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as why:
@@ -29,6 +32,22 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise _unwritable(path, why) from None
     finally:
         aside.unlink(missing_ok=True)
+
+
+def check_outputs(outputs: list[Path], inputs: list[Path]) -> None:
+    """Before any work: raise InputError when an output cannot be written, or would take the place
+    of an input or of another output.
+    """
+    taken = {path.resolve() for path in inputs}
+    for path in outputs:
+        if path.is_file() or not path.exists():
+            if path.resolve() in taken:
+                raise InputError(f"{path}: is named twice, allowed is a file of its own")
+            taken.add(path.resolve())
+        if path.is_dir():
+            raise InputError(f"{path}: cannot be written: is a directory")
+        if not os.access(path.parent, os.W_OK):
+            raise InputError(f"{path}: cannot be written: no such folder, or not a writable one")
 
 
 def _unwritable(path: Path, why: OSError) -> InputError:

@@ -16,7 +16,7 @@ METRICS = {
     "jobs_completed": "jobs that ended in time",
     "jobs_failed": "jobs that ended late or lost their GPU",
     "success_rate": "completed / jobs with a result",
-    "reservations_lapsed": "accepted offers whose start never came",
+    "reservations_lapsed": "accepted offers whose start did not come in time",
     "slot_utilisation": "share of slot time held",
     "gpu_hours": "GPU hours held",
 }

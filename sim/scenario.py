@@ -32,6 +32,9 @@ from sim.validation import one_line
 
 _BOX = TypeAdapter(BoxDeclaration)
 
+LONGEST_FILE = 1 << 20
+"""Bytes of a scenario or a box declaration; far over any real one."""
+
 Text = Annotated[str, Field(min_length=1, max_length=80)]
 
 
@@ -243,16 +246,22 @@ def parse_scenario(content: object, where: str) -> Scenario:
 def read_yaml(path: Path) -> Any:
     """What a YAML file holds. Raises InputError when it cannot be read or parsed."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(LONGEST_FILE + 1)
+        text = content.decode("utf-8")
     except UnicodeDecodeError:
         raise InputError(f"{path}: found bytes that are no UTF-8, allowed is YAML text") from None
     except OSError as why:
         raise InputError(f"{path}: cannot be read: {(why.strerror or str(why)).lower()}") from None
+    if len(content) > LONGEST_FILE:
+        raise InputError(f"{path}: found over {LONGEST_FILE} bytes, allowed is {LONGEST_FILE}")
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
     except yaml.MarkedYAMLError as wrong:
         line = wrong.problem_mark.line + 1 if wrong.problem_mark else 1
         raise InputError(f"{path}:{line}: no valid YAML: {wrong.problem}") from None
+    except RecursionError:
+        raise InputError(f"{path}: no valid YAML: nested too deep") from None
     except yaml.YAMLError as wrong:
         raise InputError(f"{path}: no valid YAML: {' '.join(str(wrong).split())}") from None
 

@@ -4,6 +4,7 @@ import argparse
 
 from shared.errors import InputError
 from sim.arrivals import generate
+from sim.files import check_outputs
 from sim.offers_file import write_offers
 from sim.scenario import read_scenario
 from sim.service import with_service
@@ -11,6 +12,7 @@ from sim.service import with_service
 
 def run(call: argparse.Namespace) -> int:
     """Generate the offers of replication 0 and write them."""
+    check_outputs([call.out], [call.scenario])
     scenario, _ = read_scenario(call.scenario)
     if scenario.reads_file:
         raise InputError(f"{call.scenario}: arrivals.kind: found file, nothing is generated")

@@ -12,6 +12,7 @@ from shared.units import MS_PER_HOUR
 from sim.engine.eventful import run_columns
 from sim.engine.outcome import Decisions
 from sim.engine.workload import Workload
+from sim.files import check_outputs
 from sim.metrics import gate_totals
 from sim.offers_file import read_offers
 from sim.stream import OfferStream
@@ -20,6 +21,8 @@ from sim.stream import OfferStream
 def run(call: argparse.Namespace) -> int:
     """Replay the file; write what was asked for and print the summary."""
     policy = _policy(call)
+    outputs = [path for path in (call.out, call.ledger) if path]
+    check_outputs(outputs, [path for path in (call.offers, call.box) if path])
     stream = read_offers(call.offers)
     workload = Workload(stream)
     decisions = run_columns(workload, policy)

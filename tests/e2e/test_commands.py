@@ -281,3 +281,25 @@ def test_a_closed_pipe_is_no_error(scenario: Path) -> None:
         check=False,
     )  # fmt: skip
     assert "Traceback" not in done.stderr
+
+
+def test_an_output_never_takes_the_place_of_an_input(
+    tmp_path: Path, offers: Path, out: pytest.CaptureFixture[str]
+) -> None:
+    before = offers.read_bytes()
+    other = tmp_path / "x.jsonl"
+    for arguments in (
+        ["--out", str(offers)],
+        ["--out", str(other), "--ledger", str(other)],
+        ["--out", str(other), "--ledger", str(tmp_path / "none" / "x.db")],
+    ):
+        assert main(["replay", str(offers), "--preset", "accuracy_4", *arguments]) == 2
+        assert not other.exists()
+    assert offers.read_bytes() == before
+    assert len(out.readouterr().err.splitlines()) == 3
+
+
+def test_a_device_is_written_to_and_stays_a_device(offers: Path) -> None:
+    done = sim("replay", offers, "--preset", "accuracy_4", "--out", "/dev/null")
+    assert done.returncode == 0, done.stderr
+    assert Path("/dev/null").is_char_device()

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.decisions import facts_of, priority_of
+from shared.errors import InputError
 from shared.offers import Offer, model_name, params_b, size_in_name
 from shared.presets import ACCURACY_4, DEFAULT_TABLES, MAXIMUM_2, PRESETS, THROUGHPUT_24
 from shared.presets import UNIVERSAL_24 as UNIVERSAL
@@ -181,3 +182,8 @@ def test_size_in_name_and_model_name() -> None:
     assert size_in_name("TinyLlama-1.1B-Chat") == 1.1
     assert model_name("owner/name") == "name"
     assert model_name("name") == "name"
+
+
+def test_a_family_that_is_never_detected_is_refused():
+    with pytest.raises(InputError, match="found 'mixtral', which is never detected"):
+        Tables(task_weight={}, family_performance={"mixtral": 0.1}, task_success={})

@@ -147,3 +147,15 @@ def test_the_committed_schema_is_up_to_date() -> None:
 def test_every_key_of_a_scenario_is_described() -> None:
     undescribed = [name for name, key in Scenario.model_fields.items() if not key.description]
     assert undescribed == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[" * 5000, "nested too deep"), ("#" * (1 << 20) + "\n", "found over 1048576 bytes")],
+)
+def test_a_monstrous_file_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    for read in (read_scenario, read_box):
+        with pytest.raises(InputError, match=message):
+            read(path)
