@@ -18,6 +18,7 @@ from pydantic import (
     ValidationError,
 )
 
+from shared.decisions import DEFAULT_REPEAT_WINDOW_MS
 from shared.errors import InputError
 from shared.offers import Offer
 from shared.units import MS_PER_DAY, MS_PER_SECOND, hours_to_ms
@@ -31,7 +32,7 @@ MAX_HOURS = 10_000.0
 MAX_COUNT = 2**53
 """Largest dataset or model size: whole numbers up to here survive a trip through a float."""
 MAX_TRAIN_HOURS = 1e9
-MIN_REPEAT_MS = 60_000
+MIN_REPEAT_MS = DEFAULT_REPEAT_WINDOW_MS
 """A task offered again within this many milliseconds is an error; later it is a retry."""
 
 FOUND_CHARS = 40

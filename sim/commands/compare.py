@@ -10,12 +10,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from shared.errors import InputError
+from sim.cli import INTERRUPTED
 from sim.comparison import Comparison, compared
 from sim.console import print_comparison
 from sim.experiment import Replication, World, replications
 from sim.scenario import Scenario, read_scenario
-
-INTERRUPTED = 130
 
 
 def run(call: argparse.Namespace) -> int:
