@@ -41,6 +41,19 @@ def _number(low: float, high: float, kind: type[int] | type[float]) -> Callable[
     return convert
 
 
+def _share(text: str) -> float:
+    """An argparse type: a number over 0 and under 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(
+            f"found {text!r}, allowed is a number over 0 and under 1 (0.1 is 10%)"
+        )
+    return value
+
+
 _COUNT = _number(1, 100_000, int)
 _SEED = _number(0, 2**63 - 1, int)
 
@@ -78,6 +91,15 @@ def _compare(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command.add_argument("--days", type=_number(0.01, 3660, float), metavar="D", help="run length")
     command.add_argument("--seed", type=_SEED, metavar="S", help="the random seed")
     command.add_argument("--offers", type=Path, metavar="FILE", help="offers file to replay")
+    command.add_argument(
+        "--precision",
+        type=_share,
+        metavar="P",
+        help="replicate until the revenue difference is known to so much of itself (0.1: 10%%)",
+    )
+    command.add_argument(
+        "--calibration", type=Path, metavar="FILE", help="calibration file: runs that model too"
+    )
     command.add_argument(
         "--processes", type=_number(1, 1024, int), metavar="N", help="default: one a core"
     )

@@ -4,10 +4,12 @@ from rich.console import Console
 from rich.table import Table
 
 from sim.comparison import Comparison, Difference
-from sim.metrics import METRICS
+from sim.measures import METRICS, SHARES
 from sim.output_analysis import Estimate
 
-RATES = {"acceptance_rate", "success_rate", "slot_utilisation"}
+LOSSES = frozenset({"test_loss", "synth_loss"})
+SMALL = frozenset({"mean_score", "revenue_per_day"})
+MILLION = 1_000_000
 _WIDEST = 4
 """Presets shown side by side; more are shown as one row each."""
 
@@ -28,8 +30,14 @@ def gap_shown(found: Estimate | None, metric: str) -> str:
 
 def number(value: float, metric: str) -> str:
     """One number in the form that suits its measure."""
-    if metric in RATES:
+    if metric in SHARES:
         return f"{100 * value:.1f}%"
+    if metric in LOSSES:
+        return f"{value:.3f}"
+    if abs(value) >= MILLION:
+        return f"{value / MILLION:,.1f}M"
+    if metric in SMALL and abs(value) < 100:
+        return f"{value:.2f}"
     return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.1f}"
 
 

@@ -1,4 +1,4 @@
-"""What one run under one preset amounts to: the measures a comparison reports."""
+"""What one run under one preset does with the box: acceptance, utilisation, gates."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,37 +7,30 @@ from shared.decisions import Gate
 from shared.layout import SlotLayout
 from shared.units import MS_PER_HOUR
 from sim.engine.outcome import Decisions
-from sim.stream import Ints, OfferStream
+from sim.stream import Floats, Ints, OfferStream
 
-METRICS = {
+BOX_METRICS = {
     "offers": "offers decided",
     "accepted": "offers accepted",
     "acceptance_rate": "accepted / offers",
-    "jobs_completed": "jobs that ended in time",
-    "jobs_failed": "jobs that ended late or lost their GPU",
-    "success_rate": "completed / jobs with a result",
     "reservations_lapsed": "accepted offers whose start did not come in time",
     "slot_utilisation": "share of slot time held",
     "gpu_hours": "GPU hours held",
 }
-"""Every measure, in the order in which it is shown, with what it means."""
+"""What needs no market to be known, in the order in which it is shown, with what it means."""
 
 
 def measured(
     stream: OfferStream, decisions: Decisions, layout: SlotLayout, window_ms: tuple[int, int]
 ) -> dict[str, float]:
-    """The measures of one run over a window [begin, end) of epoch milliseconds.
+    """The box's measures of one run over a window [begin, end) of epoch milliseconds.
 
-    Offers count where they arrive in the window, jobs where their result comes in it, and held
-    time by the part of it inside. A rate of nothing is NaN.
+    Offers count where they arrive in the window, held time by the part of it inside. A rate of
+    nothing is NaN.
     """
     begin, end = window_ms
     asked = _inside(stream.at_ms, window_ms) & ~decisions.repeat
     accepted = asked & decisions.took_slot
-    ended = decisions.took_slot & ~decisions.lapsed & _inside(decisions.end_ms, window_ms)
-    late = stream.train_ms > np.rint(stream.hours * MS_PER_HOUR)
-    failed = ended & (decisions.gpu_failed | late)
-    completed = int(ended.sum() - failed.sum())
     held = decisions.took_slot
     held_ms = np.clip(decisions.end_ms[held], begin, end) - np.clip(stream.at_ms[held], begin, end)
     held_hours = float(held_ms.sum()) / MS_PER_HOUR
@@ -46,13 +39,28 @@ def measured(
         "offers": float(asked.sum()),
         "accepted": float(accepted.sum()),
         "acceptance_rate": _rate(accepted.sum(), asked.sum()),
-        "jobs_completed": float(completed),
-        "jobs_failed": float(failed.sum()),
-        "success_rate": _rate(completed, ended.sum()),
         "reservations_lapsed": float((accepted & decisions.lapsed).sum()),
         "slot_utilisation": held_hours / slot_hours,
         "gpu_hours": held_hours * layout.gpus_per_slot,
     }
+
+
+def hourly_slots(
+    stream: OfferStream, decisions: Decisions, span_ms: tuple[int, int], hours: int
+) -> Floats:
+    """Mean slots held in each of the first ``hours`` hours of a run, float64 (hours,)."""
+    held = np.flatnonzero(decisions.took_slot)
+    edges = span_ms[0] + MS_PER_HOUR * np.arange(hours + 1)
+    begins, ends = np.sort(stream.at_ms[held]), np.sort(decisions.end_ms[held])
+    held_ms = np.diff(_elapsed(begins, edges) - _elapsed(ends, edges))
+    return np.asarray(held_ms / MS_PER_HOUR, dtype=np.float64)
+
+
+def _elapsed(times_ms: Ints, edges_ms: Ints) -> Ints:
+    """Sum of the milliseconds from each time to each edge, over the times before that edge."""
+    before = np.searchsorted(times_ms, edges_ms)
+    total = np.concatenate([[0], np.cumsum(times_ms - edges_ms[0])])
+    return np.asarray(before * (edges_ms - edges_ms[0]) - total[before], dtype=np.int64)
 
 
 def gate_counts(

@@ -10,6 +10,7 @@ from sim.comparison import Comparison
 from sim.decisions_file import write_decisions_table
 from sim.experiment import Replication
 from sim.files import written_whole
+from sim.measures import METRICS
 
 if TYPE_CHECKING:
     from sim.report.drawing import Plot
@@ -46,17 +47,23 @@ def write_results(comparison: Comparison, out: Path) -> None:
 
 
 def replications_csv(comparison: Comparison) -> str:
-    """One row a replication and preset: all measures, and as ``gate_...`` each gate's count."""
-    rows = [_row(replication, name) for replication in comparison.done for name in comparison.names]
+    """One row a replication, quality model and preset: all measures, and each gate's count."""
+    rows = [
+        _row(replication, model, name)
+        for replication in comparison.done
+        for model in comparison.models
+        for name in comparison.names
+    ]
     return str(pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
 
 
-def _row(replication: Replication, name: str) -> dict[str, str | float]:
+def _row(replication: Replication, model: str, name: str) -> dict[str, str | float]:
     gates = {f"gate_{gate}": count for gate, count in replication.gates[name].items()}
     return {
         "replication": replication.number,
+        "quality_model": model,
         "preset": name,
-        **replication.measures[name],
+        **{metric: replication.measures[model][name][metric] for metric in METRICS},
         **gates,
     }
 

@@ -27,6 +27,7 @@ from shared.layout import MOST_SLOTS
 from shared.presets import PRESETS, Preset, preset_named
 from shared.units import MS_PER_MINUTE
 from sim.arrivals.config import ArrivalConfig, FileArrivals, NetworkArrivals
+from sim.market.config import MarketConfig
 from sim.service import FractionService, GivenService, ServiceConfig
 from sim.validation import one_line
 
@@ -145,7 +146,12 @@ class Scenario(_Part):
         description="When generated offers begin, UTC epoch milliseconds (default 2025-06-01).",
     )
     replications: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        default=20, description="Independent runs."
+        default=20, description="Independent runs; with a precision, at most so many."
+    )
+    precision: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="Stop replicating once the interval of the revenue difference between the "
+        "first two presets is so narrow: half its width as a share of the mean; null: run all.",
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=1, description="The random seed.")
     arrivals: ArrivalConfig = Field(
@@ -155,6 +161,10 @@ class Scenario(_Part):
         default=None,
         description="How long a job really keeps its slot; null: as the offers file gives it, "
         "and for generated offers a fraction of the hours to complete.",
+    )
+    market: MarketConfig = Field(
+        default_factory=MarketConfig,
+        description="How decisions become ranks and income: rules, competitors, quality model.",
     )
     start: StartConfig = Field(default_factory=StartConfig, description="From accepted to started.")
     gpu_failures: GpuFailures | None = Field(default=None, description="Random GPU failures.")
@@ -196,6 +206,11 @@ class Scenario(_Part):
             return Scenario.model_validate({**dict(self), **told})
         except ValidationError as wrong:
             raise InputError(one_line(wrong, told)) from None
+
+    def calibrated_by(self, path: str) -> "Scenario":
+        """This scenario with another calibration file; an absolute path stands as it is."""
+        market = self.market.model_copy(update={"calibration": path})
+        return self.model_copy(update={"market": market})
 
     def service_of(self, *, recorded: bool) -> ServiceConfig:
         """The service model in force, for offers of a file or generated ones."""

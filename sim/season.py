@@ -5,6 +5,7 @@ task's score is known when the task is over; what has not ended at a moment coun
 Where we take part, the last of the competitors' places is ours.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,12 +22,13 @@ from sim.income_over_time import History, mean_share
 from sim.market.config import MarketConfig
 from sim.market.income import revenue_per_day
 from sim.market.ranking import Submissions, TaskScores, score_tasks
-from sim.market.rules import Ranking, RuleSet, rule_set
+from sim.market.rules import Ranking, RuleSet
 from sim.played_network import NO_TASK, PlayedNetwork, played_network
 from sim.quality import (
     Calibration,
     Jobs,
     Luck,
+    Neutral,
     Outcomes,
     draw_luck,
     models_of,
@@ -95,7 +97,7 @@ def scene_of(
     calibration: Calibration | None = None,
 ) -> Scene:
     """The scene of one replication. ``arrivals`` None: the offers themselves are the network."""
-    rules = rule_set(market.rule_set)
+    rules = market.rules_in_force
     network = played_network(arrivals, workload.stream, rules)
     field = compete(field_of(market.field), network.group, rules, seed, replication)
     luck = draw_luck(seed, replication, len(workload.stream))
@@ -183,23 +185,60 @@ def _measured(
     scene: Scene, jobs: Jobs, outcomes: Outcomes, inside: Bools, window_ms: tuple[int, int]
 ) -> dict[str, float]:
     """Every measure of one preset under one quality model."""
-    task = scene.network.task[jobs.offer]
-    # an organic task that was offered again has one job that started at most; of two the last
-    known = np.flatnonzero(task != NO_TASK)
-    rows, first = np.unique(task[known][::-1], return_index=True)
-    job = known[::-1][first]
-    losses = outcomes.test_loss[job], outcomes.synth_loss[job]
-    scores = score_tasks(_submissions(scene, rows, *losses, enters=True), scene.rules)
+    rows, job = _entered(scene, jobs)
+    scores = _scored(scene, rows, job, outcomes)
     share = _share(scene, rows, scores, window_ms)
     result = {
         **_counts(outcomes, inside),
         **_ranks(scores, inside[job]),
         "emission_share": share,
-        "revenue_per_day": float(revenue_per_day(np.array(share), scene.market.emission)),
+        "revenue_per_day": _revenue(scene, share),
         "tournament_win_rate": _titles(scene, outcomes, inside),
         **_losses(outcomes, inside),
     }
     return {name: result[name] for name in SEASON_METRICS}
+
+
+def revenue_with_advantage(
+    scene: Scene,
+    decisions: Decisions,
+    preset: Preset,
+    window_ms: tuple[int, int],
+    lower: Sequence[float],
+) -> tuple[float, ...]:
+    """Revenue a day under the neutral model, our losses lower by each of these shares."""
+    jobs, lost = jobs_of(scene.workload, decisions, preset.layout)
+    model, luck = Neutral(scene.market.quality), scene.luck.of(jobs.offer)
+    outcomes = _without(model.outcomes(jobs, slot_of(preset), luck), lost)
+    rows, job = _entered(scene, jobs)
+
+    def revenue(share: float) -> float:
+        better = replace(
+            outcomes,
+            test_loss=outcomes.test_loss * (1 - share),
+            synth_loss=outcomes.synth_loss * (1 - share),
+        )
+        return _revenue(scene, _share(scene, rows, _scored(scene, rows, job, better), window_ms))
+
+    return tuple(revenue(share) for share in lower)
+
+
+def _entered(scene: Scene, jobs: Jobs) -> tuple[Ints, Ints]:
+    """The tasks that we entered, ascending, and the job of each."""
+    task = scene.network.task[jobs.offer]
+    # an organic task that was offered again has one job that started at most; of two the last
+    known = np.flatnonzero(task != NO_TASK)
+    rows, first = np.unique(task[known][::-1], return_index=True)
+    return rows, known[::-1][first]
+
+
+def _scored(scene: Scene, rows: Ints, job: Ints, outcomes: Outcomes) -> TaskScores:
+    losses = outcomes.test_loss[job], outcomes.synth_loss[job]
+    return score_tasks(_submissions(scene, rows, *losses, enters=True), scene.rules)
+
+
+def _revenue(scene: Scene, share: float) -> float:
+    return float(revenue_per_day(np.array(share), scene.market.emission))
 
 
 def _submissions(

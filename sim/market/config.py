@@ -6,7 +6,8 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from shared.errors import InputError
 from sim.field import FieldConfig, FieldName
-from sim.market.rules import MID_2025, RULE_SETS, Emission, rule_set
+from sim.market.changes import RuleChanges
+from sim.market.rules import MID_2025, RULE_SETS, Emission, RuleSet, rule_set
 from sim.quality.config import ModelName, Part, QualityConfig
 
 
@@ -26,6 +27,9 @@ class MarketConfig(Part):
 
     rule_set: str = Field(
         default=MID_2025.name, description=f"Version of the market's rules: {', '.join(RULE_SETS)}."
+    )
+    rules: RuleChanges = Field(
+        default=RuleChanges(), description="Numbers that differ from the rule set's."
     )
     field: FieldEntry = Field(
         default="even",
@@ -66,6 +70,20 @@ class MarketConfig(Part):
         if self.quality_model == "calibrated" and self.calibration is None:
             raise ValueError("calibration: found nothing, quality_model calibrated requires a file")
         return self
+
+    @model_validator(mode="after")
+    def _rules_make_sense(self) -> Self:
+        try:
+            self.rules.applied(rule_set(self.rule_set))
+        except InputError as wrong:
+            told = str(wrong).replace("groups: found weights", "group_weights: found weights")
+            raise ValueError(f"rules.{told}") from None
+        return self
+
+    @property
+    def rules_in_force(self) -> RuleSet:
+        """The named rule set with the scenario's changes."""
+        return self.rules.applied(rule_set(self.rule_set))
 
     @property
     def emission(self) -> Emission:

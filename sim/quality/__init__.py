@@ -22,6 +22,7 @@ __all__ = [
     "Jobs",
     "Luck",
     "ModelName",
+    "Neutral",
     "Outcomes",
     "QualityConfig",
     "QualityModel",

@@ -4,7 +4,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from shared.decisions import Gate
-from sim.console import RATES
+from sim.measures import SHARES
 from sim.output_analysis import Estimate
 from sim.report.drawing import (
     BLUE,
@@ -87,7 +87,7 @@ def _dots(axes: Axes, found: list[Estimate | None], metric: str, colour: str) ->
 def _scaled(axes: Axes, metric: str) -> None:
     """From zero, so that lengths can be compared; rates up to all of it."""
     axes.grid(axis="x", color=INK, alpha=0.15)
-    if metric in RATES:
+    if metric in SHARES:
         axes.set_xlim(0, 1.04)
         axes.xaxis.set_major_formatter(PercentFormatter(1))
     else:
@@ -103,8 +103,8 @@ def _over_caps(findings: Findings) -> Plot:
         _curve(axes, [(cap, each) for cap, each in found if each is not None], colour)
         titled(axes, title)
         axes.grid(color=INK, alpha=0.15)
-        axes.set_ylim(0, 1.04 if metric in RATES else None)
-        axes.yaxis.set_major_formatter(PercentFormatter(1) if metric in RATES else "{x:,.0f}")
+        axes.set_ylim(0, 1.04 if metric in SHARES else None)
+        axes.yaxis.set_major_formatter(PercentFormatter(1) if metric in SHARES else "{x:,.0f}")
     panels[-1].set_xlabel("cap: slots on the box")
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
     return Plot(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from shared.decisions import Gate, Policy
 from sim.comparison import Difference, silent_gates
-from sim.metrics import METRICS
+from sim.measures import METRICS
 from sim.output_analysis import Estimate
 from sim.report.answer import served_as_they_come
 from sim.report.findings import Findings

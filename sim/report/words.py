@@ -1,6 +1,7 @@
 """Numbers as the report writes them."""
 
-from sim.console import RATES, number
+from sim.console import number
+from sim.measures import SHARES
 from sim.output_analysis import Estimate
 
 MINUS = "\N{MINUS SIGN}"
@@ -55,7 +56,7 @@ def _signed(value: float, metric: str) -> str:
 
 def _size(value: float, metric: str) -> str:
     size = number(abs(value), metric)
-    return size.rstrip("%") + POINTS if metric in RATES else size
+    return size.rstrip("%") + POINTS if metric in SHARES else size
 
 
 def verdict_of(found: Estimate | None) -> str:

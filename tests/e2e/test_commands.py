@@ -163,6 +163,55 @@ def test_compare_of_recorded_offers(scenario: Path, offers: Path) -> None:
     assert (wrong.returncode, wrong.stdout) == (2, "")
 
 
+def test_compare_stops_at_the_precision_asked_for(scenario: Path) -> None:
+    scenario.write_text(SMALL + "market: {quality_model: claims}\n")
+    call = ("compare", scenario, "--json")
+    done = json.loads(sim(*call, "--precision", "0.2", "--replications", "60").stdout)
+    assert 10 <= done["replications"] < 60 == done["replications_asked"]
+    gap = next(
+        row for row in done["paired"] if row["metric"] == "revenue_per_day"
+    )  # the difference that was watched
+    assert (gap["hi"] - gap["lo"]) / 2 <= 0.2 * abs(gap["mean"])
+    assert "20% reached" in done["stopped"]
+    fixed = json.loads(sim(*call, "--replications", str(done["replications"])).stdout)
+    assert fixed["presets"] == done["presets"]
+    assert fixed["stopped"] == ""
+    few = json.loads(sim(*call, "--precision", "0.0001", "--replications", "3").stdout)
+    assert few["replications"] == 3
+    assert "not reached" in few["stopped"]
+
+
+def test_compare_takes_a_calibration_file(tmp_path: Path, scenario: Path) -> None:
+    missing = sim("compare", scenario, "--calibration", tmp_path / "none.json")
+    assert missing.returncode == 2
+    assert "none.json: cannot be read" in missing.stderr
+
+
+BAD_SCENARIOS = {
+    "arrivals: {kind: network, mix: {instruct: 0.5}}": "arrivals.mix: the shares",
+    "market: {rules: {windows: [{days: 1, weight: 0.5}]}}": "market: rules.windows: found weights",
+    "market: {field: {miners: 0}}": "market.field.miners: found 0",
+    "market: {field: nobody}": "market.field: found 'nobody'",
+    "market: {quality_model: magic}": "market.quality_model: found 'magic'",
+    "market: {quality_model: calibrated}": "market: calibration: found nothing",
+    "market: {rule_set: none}": "market.rule_set: found 'none'",
+    "precision: 2": "precision: found 2",
+}
+
+
+@pytest.mark.parametrize("part", BAD_SCENARIOS)
+def test_a_bad_scenario_is_told_by_its_key(
+    part: str, tmp_path: Path, out: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(f"name: bad\ndays: 2\n{part}\n")
+    assert main(["compare", str(path)]) == 2
+    said = out.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"sim: {path}: {BAD_SCENARIOS[part]}")
+    assert len(said.err.splitlines()) == 1
+
+
 def test_no_progress_bar_in_a_pipe(scenario: Path) -> None:
     done = sim("compare", scenario)
     assert done.stderr == ""
@@ -179,6 +228,8 @@ WRONG_CALLS = [
     ["compare", "scenarios/four_vs_24.yaml", "--days", "nan"],
     ["compare", "scenarios/four_vs_24.yaml", "--seed", "-1"],
     ["compare", "scenarios/four_vs_24.yaml", "--offers", "none.jsonl"],
+    ["compare", "scenarios/four_vs_24.yaml", "--precision", "1"],
+    ["compare", "scenarios/four_vs_24.yaml", "--precision", "tight"],
     ["compare", "scenarios/four_vs_24.yaml", "--out", "README.md/x"],
     ["replay", "none.jsonl", "--preset", "accuracy_4"],
     ["replay", "README.md", "--preset", "accuracy_4"],

@@ -1,10 +1,19 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from shared.errors import InputError
-from sim.comparison import compared, silent_gates
-from sim.experiment import Replication, World, replicate, replications, workload_of
-from sim.metrics import METRICS
+from sim.comparison import compared, revenue_difference, silent_gates
+from sim.experiment import (
+    ADVANTAGES,
+    Replication,
+    World,
+    replicate,
+    replications,
+    workload_of,
+)
+from sim.measures import METRICS, SHARES
 from sim.scenario import parse_scenario
 
 BASE = {"name": "x", "days": 4.0, "arrivals": {"kind": "poisson", "offers_per_hour": 3.0}}
@@ -17,21 +26,24 @@ def world(**changes: object) -> World:
 def test_serial_and_parallel_give_the_same_replications() -> None:
     serial = sorted(replications(world(), 5, 1), key=lambda each: each.number)
     parallel = sorted(replications(world(), 5, 2), key=lambda each: each.number)
-    assert serial == parallel
+    assert str(serial) == str(parallel)  # as text: a rate of nothing is NaN and equals nothing
     assert [each.number for each in serial] == list(range(5))
     assert len({str(each.measures) for each in serial}) == 5
 
 
 def test_the_same_seed_gives_the_same_and_another_does_not() -> None:
-    assert replicate(world(), 3) == replicate(world(), 3)
-    assert replicate(world(), 3) != replicate(world(seed=2), 3)
+    assert str(replicate(world(), 3)) == str(replicate(world(), 3))
+    assert str(replicate(world(), 3)) != str(replicate(world(seed=2), 3))
 
 
 def test_a_preset_s_results_do_not_depend_on_which_others_are_compared() -> None:
     """Common random numbers: nothing that one preset accepts changes another's luck."""
     alone = replicate(world(presets=["throughput_24"]), 1)
     beside = replicate(world(presets=["accuracy_4", "maximum_2", "throughput_24"]), 1)
-    assert alone.measures["throughput_24"] == beside.measures["throughput_24"]
+    assert list(alone.measures) == ["claims", "physical", "neutral"]
+    for model in alone.measures:
+        ours, theirs = (each.measures[model]["throughput_24"] for each in (alone, beside))
+        assert str(ours) == str(theirs)
     assert alone.gates["throughput_24"] == beside.gates["throughput_24"]
 
 
@@ -76,7 +88,7 @@ def test_an_offers_file_is_replayed_whole_with_its_own_times() -> None:
     assert found.offers is not None
     assert np.array_equal(workload.stream.train_ms, found.offers.train_ms)
     assert found.span_ms == (found.offers.at_ms[0], found.offers.at_ms[-1] + 1)
-    assert replicate(found, 0).measures["accuracy_4"]["offers"] < len(found.offers)
+    assert replicate(found, 0).measures["physical"]["accuracy_4"]["offers"] < len(found.offers)
 
 
 def test_a_file_scenario_without_a_file_is_an_error() -> None:
@@ -93,14 +105,24 @@ def test_a_warm_up_longer_than_the_file_is_an_error() -> None:
         World(scenario, offers=recorded().offers)
 
 
+def values_of(share: float) -> dict[str, float]:
+    return {name: share if name in SHARES else 10 * share for name in METRICS}
+
+
 def two() -> tuple[Replication, Replication]:
     gates = {"accepted": 1, "capacity": 0, "time": 0, "unsupported": 0, "priority": 0}
     values = [
-        {"accuracy_4": dict.fromkeys(METRICS, 1.0), "throughput_24": dict.fromkeys(METRICS, 4.0)},
-        {"accuracy_4": dict.fromkeys(METRICS, 3.0), "throughput_24": dict.fromkeys(METRICS, 5.0)},
+        {"accuracy_4": values_of(0.1), "throughput_24": values_of(0.4)},
+        {"accuracy_4": values_of(0.3), "throughput_24": values_of(0.5)},
     ]
     found = [
-        Replication(i, each, dict.fromkeys(("accuracy_4", "throughput_24"), gates))
+        Replication(
+            i,
+            dict.fromkeys(("physical", "claims", "neutral"), each),
+            dict.fromkeys(("accuracy_4", "throughput_24"), gates),
+            tuple(1.0 + 8 * share for share in ADVANTAGES),
+            dict.fromkeys(("accuracy_4", "throughput_24"), (2.0,) * 72),
+        )
         for i, each in enumerate(values)
     ]
     return found[1], found[0]
@@ -144,3 +166,49 @@ def test_one_replication_gives_no_interval_and_says_so() -> None:
 def test_nothing_finished_is_an_error() -> None:
     with pytest.raises(ValueError, match="no replication"):
         compared(world(), 3, [])
+
+
+def test_shares_keep_their_bounds_and_the_rest_does_not() -> None:
+    document = compared(world(), 2, two()).document()
+    measures = document["presets"]["accuracy_4"]
+    assert (measures["penalty_rate"]["lo"], measures["penalty_rate"]["hi"]) == (0.0, 1.0)
+    assert measures["revenue_per_day"]["lo"] < 0
+
+
+def test_the_document_has_every_model_the_claims_and_the_break_even() -> None:
+    document = compared(world(), 2, two()).document()
+    assert document["quality_model"] == "physical"
+    assert list(document["by_quality_model"]) == ["physical", "claims", "neutral"]
+    assert document["by_quality_model"]["physical"]["presets"] == document["presets"]
+    assert {row["quality_model"] for row in document["claims"]} == {"physical", "claims", "neutral"}
+    assert len(document["contradictions"]) == 3
+    even = document["break_even"][0]
+    # our revenue is 1 + 8 x the share, theirs 4 and 5: even at 3/8 and 4/8, in the mean at 7/16
+    assert (even["a"], even["b"]) == ("accuracy_4", "throughput_24")
+    assert even["loss_lower_by"]["mean"] == pytest.approx(7 / 16)
+
+
+def test_the_chance_that_one_beats_the_other() -> None:
+    gap = compared(world(), 2, two()).difference("throughput_24", "revenue_per_day")
+    assert gap.a_over_b is not None
+    assert gap.a_over_b.mean == 0.0
+    # the gaps are -3 and -2: t = -5 with one degree of freedom
+    assert gap.p_adjusted == pytest.approx(0.1256659, rel=1e-5)
+
+
+def test_a_sequential_run_watches_the_revenue_in_the_order_of_the_numbers() -> None:
+    assert revenue_difference(two(), world()) == [-3.0, -2.0]
+    assert revenue_difference(two(), world(presets=["throughput_24"])) == [4.0, 5.0]
+
+
+def test_a_warm_up_that_is_too_short_is_told() -> None:
+    filling = tuple(min(4.0, hour / 20) for hour in range(400))
+    late = [replace(each, slots=dict.fromkeys(each.slots or (), filling)) for each in two()]
+    told = compared(world(warm_up_days=1.0), 2, late).warm_up_warnings
+    assert any(
+        "accuracy_4: the slots in use settle after 80 hours (MSER-5)" in each for each in told
+    )
+    assert not compared(world(warm_up_days=3.9), 2, late).warm_up_warnings
+    endless = tuple(float(hour) for hour in range(400))
+    late = [replace(each, slots=dict.fromkeys(each.slots or (), endless)) for each in two()]
+    assert "do not settle" in compared(world(), 2, late).warm_up_warnings[0]

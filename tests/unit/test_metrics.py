@@ -7,7 +7,7 @@ import pytest
 from shared.layout import slot_layout
 from shared.units import MS_PER_HOUR
 from sim.engine.outcome import Decisions
-from sim.metrics import METRICS, gate_counts, gate_totals, measured
+from sim.metrics import BOX_METRICS, gate_counts, gate_totals, hourly_slots, measured
 from sim.stream import Labels, OfferStream
 
 H = MS_PER_HOUR
@@ -63,31 +63,21 @@ def test_a_run_worked_by_hand() -> None:
         "offers": 6,  # the first came before the window, the repeat decides nothing
         "accepted": 5,
         "acceptance_rate": 5 / 6,
-        "jobs_completed": 2,  # the first and the second; the last ends after the window
-        "jobs_failed": 2,  # late, and the one whose GPU failed
-        "success_rate": 0.5,
         "reservations_lapsed": 1,
         "slot_utilisation": pytest.approx(held_hours / 40),
         "gpu_hours": pytest.approx(2 * held_hours),
     }
-    assert list(values) == list(METRICS)
+    assert list(values) == list(BOX_METRICS)
     counts = gate_counts(offers, found, (10 * H, 20 * H))
     assert (counts["accepted"], counts["capacity"], sum(counts.values())) == (5, 1, 6)
     assert sum(gate_totals(found).values()) == 8
     assert gate_totals(found)["accepted"] == 7
 
 
-def test_the_deadline_itself_is_in_time() -> None:
-    offers = stream([0.0], [3.0], [3.0])
-    values = measured(offers, decisions([0], [3.0]), slot_layout(4), (0, 10 * H))
-    assert (values["jobs_completed"], values["jobs_failed"]) == (1, 0)
-
-
 def test_a_rate_of_nothing_is_unknown() -> None:
     offers = stream([0.0], [3.0], [3.0])
     values = measured(offers, decisions([3], [None]), slot_layout(24), (5 * H, 10 * H))
     assert math.isnan(values["acceptance_rate"])
-    assert math.isnan(values["success_rate"])
     assert values["slot_utilisation"] == 0
 
 
@@ -95,3 +85,15 @@ def test_a_shared_gpu_counts_by_its_share() -> None:
     offers = stream([0.0], [3.0], [3.0])
     values = measured(offers, decisions([0], [3.0]), slot_layout(24), (0, 10 * H))
     assert values["gpu_hours"] == pytest.approx(1.0)
+
+
+def test_slots_held_hour_by_hour_worked_by_hand() -> None:
+    offers = stream([0, 0.5, 1, 2.25, 3], [9] * 5, [1] * 5)
+    found = decisions([0, 0, 3, 0, 0], [1.0, 3.5, None, 2.5, 9.0])
+    held = hourly_slots(offers, found, (0, 9 * H), 5)
+    assert held.tolist() == [1.5, 1.0, 1.25, 1.5, 1.0]
+
+
+def test_a_job_that_held_no_slot_counts_in_no_hour() -> None:
+    offers = stream([0.0], [3.0], [3.0])
+    assert not hourly_slots(offers, decisions([3], [None]), (0, 4 * H), 4).any()
