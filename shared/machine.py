@@ -103,11 +103,11 @@ class Machine:
         ordered = sorted(events, key=lambda entry: (entry.rank, entry.id))
         if len(ordered) == 1:
             return self._step(ordered[0], now)
-        saved = self._snapshot()
+        saved = self.save()
         try:
             return [answer for entry in ordered for answer in self._step(entry, now)]
         except BaseException:
-            self._restore(saved)
+            self.restore(saved)
             raise
 
     def _step(self, entry: Input, now: int) -> list[Answer]:
@@ -281,7 +281,8 @@ class Machine:
     def _effect(self, now: int, effect: str, **fields: object) -> Effect:
         return Effect(at_ms=now, effect=effect, in_use=self.slots_in_use, **fields)  # type: ignore[arg-type]
 
-    def _snapshot(self) -> dict[str, object]:
+    def save(self) -> dict[str, object]:
+        """The state as it is, to come back to once."""
         saved = dict(self.__dict__)
         saved["_admission"] = self._admission.copy()
         saved["_jobs"] = dict(self._jobs)
@@ -289,5 +290,6 @@ class Machine:
         saved["_recent_order"] = self._recent_order.copy()
         return saved
 
-    def _restore(self, saved: dict[str, object]) -> None:
+    def restore(self, saved: dict[str, object]) -> None:
+        """What was handled since that ``save`` has not happened."""
         self.__dict__.update(saved)

@@ -18,10 +18,12 @@ from pydantic import (
     ValidationError,
 )
 
+from shared.box import BoxDeclaration
 from shared.decisions import DEFAULT_REPEAT_WINDOW_MS
 from shared.errors import InputError
 from shared.offers import Offer
 from shared.units import MS_PER_DAY, MS_PER_SECOND, hours_to_ms
+from shared.wire_faults import one_line
 
 MAX_MS = 253_402_300_799_999
 """The last millisecond of the year 9999, UTC."""
@@ -121,6 +123,20 @@ class OfferLine(BaseModel):
             ds_size=self.ds_size,
             model_params_count=self.model_params_count,
         )
+
+
+_BOX: TypeAdapter[BoxDeclaration] = TypeAdapter(BoxDeclaration)
+
+
+def box_of(content: object) -> BoxDeclaration:
+    """The box declaration that a file's content says; nothing at all declares nothing.
+
+    Raises InputError of one line, naming the key.
+    """
+    try:
+        return _BOX.validate_python({} if content is None else content)
+    except ValidationError as wrong:
+        raise InputError(one_line(wrong, content)) from None
 
 
 class NotJson(InputError):

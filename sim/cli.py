@@ -79,7 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m sim", description=__doc__.splitlines()[0] if __doc__ else "")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-    for add in (_compare, _replay, _generate, _import_trace, _verify, _score, _schema):
+    for add in (
+        _compare, _sensitivity, _replay, _generate, _import_trace, _verify, _score, _schema,
+    ):  # fmt: skip
         add(commands)
     return parser
 
@@ -106,6 +108,36 @@ def _compare(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command.add_argument("--out", type=Path, metavar="DIR", help="write tables, plots and report")
     command.add_argument("--json", action="store_true", help="print one JSON document")
     command.set_defaults(run=_run("sim.commands.compare"))
+
+
+def _sensitivity(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    command = commands.add_parser("sensitivity", help="what the answer depends on")
+    command.add_argument("scenario", type=Path, metavar="SCENARIO", help="a scenario file (YAML)")
+    command.add_argument(
+        "--method",
+        choices=["tornado", "morris", "sobol", "caps"],
+        default="tornado",
+        help="one parameter at a time (default), screening, variance shares, caps 1 to 24",
+    )
+    command.add_argument("--metric", metavar="NAME", help="default: revenue_per_day")
+    command.add_argument(
+        "--quality-model", metavar="M", help="default: the scenario's; of caps: every one"
+    )
+    command.add_argument("--replications", type=_COUNT, metavar="N", help="of every evaluation")
+    command.add_argument(
+        "--samples", type=_number(2, 2**16, int), metavar="N",
+        help="of sobol (a power of 2, default 64), trajectories of morris (default 10)",
+    )  # fmt: skip
+    command.add_argument("--days", type=_number(0.01, 3660, float), metavar="D", help="run length")
+    command.add_argument("--seed", type=_SEED, metavar="S", help="the random seed")
+    command.add_argument("--offers", type=Path, metavar="FILE", help="offers file to replay")
+    command.add_argument("--calibration", type=Path, metavar="FILE", help="calibration file")
+    command.add_argument(
+        "--processes", type=_number(1, 1024, int), metavar="N", help="default: one a core"
+    )
+    command.add_argument("--out", type=Path, metavar="DIR", help="write document and pictures")
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+    command.set_defaults(run=_run("sim.commands.sensitivity"))
 
 
 def _replay(commands: "argparse._SubParsersAction[_Parser]") -> None:

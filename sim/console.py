@@ -4,14 +4,17 @@ from rich.console import Console
 from rich.table import Table
 
 from sim.comparison import Comparison, Difference
-from sim.measures import METRICS, SHARES
+from sim.measures import METRICS
 from sim.output_analysis import Estimate
+from sim.report.answer import answer
+from sim.report.claims_tables import counted_verdicts
+from sim.report.standing import JUDGED, leader, question
+from sim.report.words import number
 
-LOSSES = frozenset({"test_loss", "synth_loss"})
-SMALL = frozenset({"mean_score", "revenue_per_day"})
-MILLION = 1_000_000
 _WIDEST = 4
 """Presets shown side by side; more are shown as one row each."""
+_CHOSEN = ("accepted", "slot_utilisation", *JUDGED)
+"""Measures of presets that are shown as one row each."""
 
 
 def shown(found: Estimate | None, metric: str) -> str:
@@ -28,25 +31,31 @@ def gap_shown(found: Estimate | None, metric: str) -> str:
     return shown(found, metric).replace("%", " pp")
 
 
-def number(value: float, metric: str) -> str:
-    """One number in the form that suits its measure."""
-    if metric in SHARES:
-        return f"{100 * value:.1f}%"
-    if metric in LOSSES:
-        return f"{value:.3f}"
-    if abs(value) >= MILLION:
-        return f"{value / MILLION:,.1f}M"
-    if metric in SMALL and abs(value) < 100:
-        return f"{value:.2f}"
-    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.1f}"
-
-
 def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Print the measures, the differences and the gate audit."""
+    """Print the measures, the gate audit, the other quality models, the answer and the notes."""
     console.print(_measures(comparison))
     console.print(_gates(comparison))
+    if len(comparison.models) > 1:
+        console.print(_models(comparison))
+    for paragraph in told(comparison):
+        console.print(paragraph, markup=False, highlight=False)
     for warning in comparison.warnings:
         console.print(f"note: {warning}", style="yellow", soft_wrap=True, markup=False)
+
+
+def told(comparison: Comparison) -> list[str]:
+    """The answer, the claims' verdicts and why a sequential run ended, in the report's words."""
+    found = answer(comparison)
+    verdicts = "; ".join(f"{model} {counts}" for model, counts in counted_verdicts(comparison))
+    stopped = [f"stopped: {comparison.stopped}"] if comparison.stopped else []
+    return [
+        found.short,
+        " ".join([found.setting, *found.primary]),
+        *found.others,
+        " ".join(found.depends),
+        f"Claims: {verdicts}.",
+        *stopped,
+    ]
 
 
 def _title(comparison: Comparison) -> str:
@@ -83,11 +92,30 @@ def _by_metric(gaps: list[Difference]) -> dict[str, list[Difference]]:
 
 
 def _one_row_each(comparison: Comparison) -> Table:
-    chosen = ("accepted", "acceptance_rate", "slot_utilisation", "gpu_hours")
-    table = Table("preset", *chosen, title=_title(comparison), title_justify="left")
+    table = Table("preset", *_CHOSEN, title=_title(comparison), title_justify="left")
     for name, measures in comparison.presets.items():
-        table.add_row(name, *(shown(measures[metric], metric) for metric in chosen))
+        table.add_row(name, *(shown(measures[metric], metric) for metric in _CHOSEN))
     return table
+
+
+def _models(comparison: Comparison) -> Table:
+    """Income and ranks under each quality model."""
+    title = "under each quality model: mean [95% interval]"
+    table = Table("model", "preset", *JUDGED, title=title, title_justify="left")
+    for model, view in comparison.by_model.items():
+        for name in _told_of(comparison):
+            found = view.presets[name]
+            table.add_row(model, name, *(shown(found[metric], metric) for metric in JUDGED))
+    return table
+
+
+def _told_of(comparison: Comparison) -> list[str]:
+    """All presets, or of very many those that lead anywhere and those with 4 and 24 slots."""
+    if len(comparison.names) <= _WIDEST:
+        return comparison.names
+    best = [leader(view, metric) for view in comparison.by_model.values() for metric in JUDGED]
+    chosen = {found.name for found in best if found} | set(question(comparison) or ())
+    return [name for name in comparison.names if name in chosen]
 
 
 def _gates(comparison: Comparison) -> Table:

@@ -29,8 +29,9 @@ from sim.stream import Ints, OfferStream
 from sim.streams import exponential, uniforms
 from sim.timeline import timeline_of
 
-ADVANTAGES = tuple(step / 20 for step in range(13))
-"""Shares by which the first preset's losses are lowered to find the break-even: 0 to 0.6."""
+ADVANTAGES = (0.0, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+"""Shares by which the first preset's losses are lowered to find the break-even. Dense at the
+beginning, where the leader's sigmoid bends the curve."""
 
 WATCHED_REPLICATIONS, WATCHED_HOURS = 20, 90 * 24
 """How much of the slots in use is kept to see whether the warm-up was long enough."""

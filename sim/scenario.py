@@ -14,7 +14,6 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
-    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -26,12 +25,11 @@ from shared.errors import InputError
 from shared.layout import MOST_SLOTS
 from shared.presets import PRESETS, Preset, preset_named
 from shared.units import MS_PER_MINUTE
+from shared.wire import box_of
+from shared.wire_faults import one_line
 from sim.arrivals.config import ArrivalConfig, FileArrivals, NetworkArrivals
 from sim.market.config import MarketConfig
 from sim.service import FractionService, GivenService, ServiceConfig
-from sim.validation import one_line
-
-_BOX = TypeAdapter(BoxDeclaration)
 
 LONGEST_FILE = 1 << 20
 """Bytes of a scenario or a box declaration; far over any real one."""
@@ -243,9 +241,9 @@ def read_box(path: Path) -> BoxDeclaration:
     """A box declaration file. Raises InputError when it cannot be read or is not valid."""
     content = read_yaml(path)
     try:
-        return _BOX.validate_python({} if content is None else content)
-    except ValidationError as wrong:
-        raise InputError(f"{path}: {one_line(wrong, content)}") from None
+        return box_of(content)
+    except InputError as wrong:
+        raise InputError(f"{path}: {wrong}") from None
 
 
 def parse_scenario(content: object, where: str) -> Scenario:

@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from shared.errors import InputError
+from shared.wire_faults import one_line
 from sim.quality.config import Part
-from sim.validation import one_line
 
 ANY_TYPE = "*"
 """The entry that stands for every task type without one of its own."""

@@ -1,35 +1,15 @@
 """What the numbers rest on: how they were made, every parameter, every preset's policy."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
-
-from pydantic import BaseModel
 
 from shared.box import BoxDeclaration
 from shared.priority import Formula, Tables, TimeAndSize, WeightedSum, WeightedTerms
-from shared.units import MS_PER_DAY
+from shared.units import MS_PER_DAY, MS_PER_HOUR
 from sim.report.findings import Findings
-from sim.report.markup import Cell, Html, bullets, heading, joined, row, table
+from sim.report.markup import Cell, Html, bullets, heading, joined, paragraph, row, table
+from sim.report.parameters import parameters_of
 from sim.report.words import counted
-
-_NAME_PARTS = {"name", "description", "presets", "service"}
-"""Parts of a scenario that are shown elsewhere, or in another form."""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One number of the scenario: its key, its value, whether it is as shipped, what it is."""
-
-    key: str
-    value: str
-    shipped: bool
-    meaning: str
-
-    @property
-    def assumed(self) -> bool:
-        """Whether no public source gives it."""
-        return "assumed" in self.meaning.lower()
 
 
 def assumptions(findings: Findings) -> Html:
@@ -41,6 +21,7 @@ def assumptions(findings: Findings) -> Html:
             _presets(findings),
             bullets(_tables_told(findings)),
             heading("The scenario"),
+            _counted(findings),
             _scenario(findings),
         ]
     )
@@ -50,26 +31,51 @@ def _how(findings: Findings) -> Iterator[str]:
     comparison = findings.comparison
     world, done = comparison.world, len(comparison.done)
     begin, end = world.window_ms
-    asked = "" if done == comparison.asked else f" of {comparison.asked} asked for (interrupted)"
+    asked = "" if done == comparison.asked else f", at most {comparison.asked} asked for"
     yield f"{counted(done, 'replication')}{asked}, random seed {world.scenario.seed}."
+    if comparison.stopped:
+        yield "The run went on until its precision was reached or all replications were run."
+        yield f"It stopped: {comparison.stopped}."
     yield (
         f"Each counts {(end - begin) / MS_PER_DAY:.4g} days; a warm-up before them "
         f"({world.scenario.warm_up_days:g} days) is run but not counted."
     )
+    yield from _warm_up(findings)
     yield (
         "All presets meet the same offers with the same luck in each replication, so their "
         "differences are taken replication by replication and are surer than the means alone."
     )
     yield (
         "An interval holds the true mean of this model with 95% confidence (Student's t over the "
-        "replications). It covers chance in the model, not whether the assumptions below are right."
+        "replications, or a bootstrap where t does not fit). It covers chance in the model, not "
+        "whether the assumptions below are right."
+    )
+    yield (
+        "A probability that one preset has more than another is the share of replications in which "
+        "it has, with Wilson's interval; a tie is no win."
     )
     yield (
         "A job keeps its slot as long on a small slot as on a large one (the service parameters "
-        "below). What it learns in that time is not part of these numbers."
+        "below). What comes of it in that time is the quality model's part."
     )
     yield from comparison.interval_warnings
     yield _box_told(world.box)
+
+
+def _warm_up(findings: Findings) -> Iterator[str]:
+    """Whether the slots had filled up when counting began."""
+    complaints = findings.comparison.warm_up_warnings
+    if complaints:
+        yield from complaints
+        return
+    hours = [found.hours for found in findings.comparison.settling.values()]
+    if hours:
+        warm_up = findings.comparison.world.warm_up_ms / MS_PER_HOUR
+        yield (
+            f"The slots in use settle within {max(hours)} hours (MSER-5 on the mean of the "
+            f"replications), which the warm-up of {warm_up:g} "
+            "hours covers."
+        )
 
 
 def _box_told(box: BoxDeclaration) -> str:
@@ -154,13 +160,16 @@ def _looked_up(tables: Tables) -> str:
     )
 
 
+def _counted(findings: Findings) -> Html:
+    found = parameters_of(findings.comparison)
+    assumed = sum(each.assumed for each in found)
+    return paragraph(
+        f"{assumed} of {len(found)} parameters are marked as assumed: no public source gives them. "
+        "The market's rules themselves are its validator's, published."
+    )
+
+
 def _scenario(findings: Findings) -> Html:
-    world = findings.comparison.world
-    service = world.scenario.service_of(recorded=world.offers is not None)
-    parameters = [
-        *flattened(world.scenario, leave=_NAME_PARTS),
-        *flattened(service, "service."),
-    ]
     rows = [
         row(
             each.key,
@@ -171,42 +180,7 @@ def _scenario(findings: Findings) -> Html:
                 Cell(each.meaning, kind="prose"),
             ],
         )
-        for each in parameters
+        for each in parameters_of(findings.comparison)
     ]
     columns = ["parameter", "value", "origin", "assumed", "what it is"]
     return table("Every parameter of the scenario", columns, rows, ("value", "what it is"))
-
-
-def flattened(
-    part: BaseModel, prefix: str = "", leave: set[str] | None = None
-) -> Iterator[Parameter]:
-    """Every number of a part of the scenario, keys joined by dots as in an error message."""
-    for name, field in type(part).model_fields.items():
-        if name in (leave or ()):
-            continue
-        value = getattr(part, name)
-        if isinstance(value, BaseModel):
-            yield from flattened(value, f"{prefix}{name}.")
-            continue
-        shipped = not field.is_required() and value == field.get_default(call_default_factory=True)
-        meaning = field.description or _FALLBACK.get(name, "")
-        yield Parameter(prefix + name, written(value), shipped, meaning)
-
-
-_FALLBACK = {"kind": "Which model of this part is used."}
-
-
-def written(value: object) -> str:
-    """A parameter's value as people write it."""
-    match value:
-        case None:
-            return "not set"
-        case bool():
-            return "yes" if value else "no"
-        case int() | float():
-            return f"{value:,.12g}" if abs(value) < 1e12 else str(value)
-        case BaseModel():
-            return ", ".join(f"{key} {written(part)}" for key, part in value)
-        case tuple() | list():
-            return "; ".join(written(part) for part in value) or "none"
-    return str(value)

@@ -52,9 +52,26 @@ def canvas(
     height: inches. heights: of the axes, relative to each other.
     """
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    spaced(figure)
     grid = figure.subplots(rows, 1, squeeze=False, sharex=sharex, height_ratios=heights)
     axes = [styled(row[0]) for row in grid]
     return figure, axes
+
+
+def percent(share: float, _place: float = 0) -> str:
+    """A share on an axis: as many digits as tell the ticks apart.
+
+    >>> percent(0.008), percent(0.25)
+    ('0.8%', '25%')
+    """
+    return f"{100 * share:.3g}%".replace("-", "\N{MINUS SIGN}")
+
+
+def spaced(figure: Figure) -> None:
+    """Room between panels: a title is not to be read as part of the panel above it."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.set(h_pad=0.09, wspace=0.05)  # type: ignore[call-arg]
 
 
 def styled(axes: Axes) -> Axes:

@@ -1,15 +1,16 @@
 """The tables of the report: measures, differences, gates."""
 
 from collections.abc import Iterator
+from math import isfinite
 
 from shared.decisions import Gate, Policy
-from sim.comparison import Difference, silent_gates
+from sim.comparison import Comparison, Difference, silent_gates
 from sim.measures import METRICS
 from sim.output_analysis import Estimate
-from sim.report.answer import served_as_they_come
 from sim.report.findings import Findings
 from sim.report.markup import Cell, Html, bullets, folded, heading, joined, paragraph, row, table
 from sim.report.plots import gate_shares
+from sim.report.standing import JUDGED
 from sim.report.words import (
     counted,
     gap_interval_of,
@@ -17,65 +18,114 @@ from sim.report.words import (
     interval_of,
     listed,
     mean_of,
-    verdict_of,
 )
 
-_SIDE_BY_SIDE = 3
+SIDE_BY_SIDE = 3
 """Presets with a column each; more get a row each."""
 _SHORT = 30
 """Rows of differences that are shown unfolded."""
+_SIGNIFICANT = 0.05
 
 
 def measures(findings: Findings) -> Html:
     """Every measure of every preset with its interval, and the differences from the first."""
-    if len(findings.names) <= _SIDE_BY_SIDE:
-        return _by_measure(findings)
+    view, metrics = findings.comparison, list(METRICS)
+    told = paragraph(
+        f"Outcomes under the {view.models[0]} model. A difference in bold is sure: p under "
+        f"{_SIGNIFICANT:g} in the paired test, corrected for the number of presets (Holm)."
+    )
+    if len(view.names) <= SIDE_BY_SIDE:
+        return joined([told, by_measure(view, metrics)])
+    meaning = [f"{metric}: {meant}" for metric, meant in METRICS.items()]
+    return joined(
+        [
+            told,
+            by_preset(view, metrics),
+            folded("What the measures mean", bullets(meaning)),
+            _gaps(findings),
+        ]
+    )
+
+
+def by_preset(view: Comparison, metrics: list[str]) -> Html:
+    """A row for each preset."""
+    metrics = [*JUDGED, *(metric for metric in metrics if metric not in JUDGED)]
     rows = [
-        row(name, [_mean(found[metric], metric) for metric in METRICS])
-        for name, found in findings.presets.items()
+        row(name, [mean_cell(found[metric], metric) for metric in metrics])
+        for name, found in view.presets.items()
     ]
     caption = "Measures of each preset: mean, and its 95% interval"
-    meaning = [f"{metric}: {meant}" for metric, meant in METRICS.items()]
-    return joined([table(caption, ["preset", *METRICS], rows), bullets(meaning), _gaps(findings)])
+    return table(caption, ["preset", *metrics], rows)
 
 
-def _by_measure(findings: Findings) -> Html:
-    first, *others = findings.names
+def by_measure(view: Comparison, metrics: list[str]) -> Html:
+    """A row for each measure; the presets, their differences and who has more beside each other."""
+    first, *others = view.names
     rows = [
         row(
             metric,
-            [_mean(findings.presets[name][metric], metric) for name in findings.names]
-            + [_gap(gap) for gap in findings.differences if gap.metric == metric],
+            [mean_cell(view.presets[name][metric], metric) for name in view.names]
+            + [gap_cell(view.difference(other, metric)) for other in others]
+            + [chance_cell(view.difference(other, metric)) for other in others],
             small=METRICS[metric],
         )
-        for metric in METRICS
+        for metric in metrics
     ]
-    columns = ["measure", *findings.names, *(f"{first} less {other}" for other in others)]
+    columns = ["measure", *view.names, *(f"{first} less {other}" for other in others)]
+    columns += [f"P({first} > {other})" for other in others]
     return table("Measures and differences: mean, and its 95% interval", columns, rows)
 
 
-def _mean(found: Estimate | None, metric: str) -> Cell:
+def mean_cell(found: Estimate | None, metric: str) -> Cell:
+    """A mean with its interval."""
     key = None if found is None else found.mean
     return Cell(mean_of(found, metric), interval_of(found, metric), key)
 
 
-def _gap(gap: Difference) -> Cell:
+def gap_cell(gap: Difference) -> Cell:
+    """A difference with its interval, in bold where it is sure."""
     found = gap.estimate
     key = None if found is None else found.mean
-    kind = "sure" if verdict_of(found) in ("more", "less") else ""
+    kind = "sure" if gap.p_adjusted < _SIGNIFICANT else ""
     return Cell(gap_of(found, gap.metric), gap_interval_of(found, gap.metric), key, kind)
+
+
+def chance_cell(gap: Difference) -> Cell:
+    """The probability that the first preset has more."""
+    found = gap.a_over_b
+    if found is not None and gap.estimate is not None and not _apart(gap.estimate):
+        return Cell("always equal", kind="none")
+    key = None if found is None else found.mean
+    return Cell(mean_of(found, _RATE), interval_of(found, _RATE), key)
+
+
+def _apart(gap: Estimate) -> bool:
+    """Whether the presets differ in any replication, as far as the difference tells."""
+    return bool(gap.mean or gap.lo or gap.hi)
+
+
+_RATE = "success_rate"
+"""A measure that is written as a probability is."""
 
 
 def _gaps(findings: Findings) -> Html:
     """The differences of many presets, a row each, folded when there are very many."""
     first = findings.names[0]
     rows = [
-        row(gap.b, [Cell(gap.metric), _gap(gap), Cell(verdict_of(gap.estimate))])
+        row(gap.b, [Cell(gap.metric), gap_cell(gap), chance_cell(gap), _p(gap)])
         for gap in findings.differences
     ]
     caption = f"{first} less each other preset: mean difference, and its 95% interval"
-    columns = ["preset", "measure", "difference", f"{first} has"]
+    columns = ["preset", "measure", "difference", f"P({first} has more)", "p (Holm)"]
     return folded(caption, table(caption, columns, rows), is_open=len(rows) <= _SHORT)
+
+
+def _p(gap: Difference) -> Cell:
+    """An adjusted p value as people write it."""
+    if not isfinite(gap.p_adjusted):
+        return Cell("not known")
+    told = "< 0.001" if gap.p_adjusted < 0.001 else f"{gap.p_adjusted:.3f}"
+    return Cell(told, key=gap.p_adjusted)
 
 
 def gates(findings: Findings) -> Html:
@@ -157,9 +207,15 @@ def _priority_meaning(findings: Findings, names: list[str], policies: list[Polic
     )
 
 
+def served_as_they_come(findings: Findings, name: str) -> bool:
+    """Whether a free slot was all that an offer needed."""
+    counts = findings.comparison.gates[name]
+    return not (counts["time"] or counts["priority"] or counts["unsupported"])
+
+
 def _in_effect(findings: Findings) -> list[Html]:
     plain = [name for name in findings.names if served_as_they_come(findings, name)]
-    if not plain or len(plain) > _SIDE_BY_SIDE + 1:
+    if not plain or len(plain) > SIDE_BY_SIDE + 1:
         return []
     told = listed(
         [f"{name} on {counted(findings.policies[name].preset.cap, 'slot')}" for name in plain]

@@ -8,6 +8,7 @@ from html import unescape
 
 import pytest
 
+from sim.claims import CLAIMS
 from sim.comparison import compared
 from sim.experiment import World, replications
 from sim.results import write_results
@@ -33,11 +34,15 @@ const button = table.tHead.rows[0].cells[4].querySelector("button");
 const seen = [names()];
 const order = () => button.parentElement.getAttribute("aria-sort");
 for (let turn = 0; turn < 3; turn++) { button.click(); seen.push(order() + " " + names()); }
+const claims = document.querySelector("#claims table");
+const verdicts = () => Array.from(claims.tBodies[0].rows, row => row.cells[1].textContent);
+claims.tHead.rows[0].cells[1].querySelector("button").click();
+const judged = verdicts();
 button.focus();
 const box = document.querySelector(".plot svg").getBoundingClientRect();
 const color = getComputedStyle(document.body).backgroundColor;
 document.body.dataset.probe = JSON.stringify(
-  {seen, focused: document.activeElement === button, width: box.width, height: box.height,
+  {seen, judged, focused: document.activeElement === button, width: box.width, height: box.height,
    wide: document.documentElement.scrollWidth, inner: innerWidth, color});
 </script>
 """
@@ -78,7 +83,7 @@ def test_the_page_opens_without_console_errors(report, tmp_path):
     dom, console = opened(report, tmp_path / "profile")
     assert console == []
     assert "The answer" in dom
-    assert dom.count("<svg") == 4
+    assert dom.count("<svg") == 7
     assert '<th scope="col" aria-sort="none"><button type="button">preset</button></th>' in dom
 
 
@@ -97,6 +102,9 @@ def test_tables_sort_by_their_heads(report, tmp_path):
         "descending maximum_2,accuracy_4,throughput_24",
         f"none {written}",
     ]
+    order = ["✓ holds", "✗ fails", "= assumed", "? cannot judge"]
+    assert found["judged"] == sorted(found["judged"], key=order.index)
+    assert len(found["judged"]) == len(CLAIMS)
     assert found["focused"], "a keyboard cannot reach the head"
 
 

@@ -278,3 +278,20 @@ def test_fields_too_many_too_few_or_in_another_order():
     found = difference(twice, entry)
     assert found is not None
     assert (found.field, len(found.recorded), len(found.replayed)) == ("decisions", 2, 1)
+
+
+def test_what_cannot_be_kept_is_taken_back():
+    """A batch that the disk refuses: the recorder goes on as if it had not happened."""
+    recorder = Recorder(PolicyPut(Policy(ACCURACY_4, BOX, TTL_MS)), 5)
+    for at_ms, entry in HAPPENED[:6]:
+        recorder.handle(entry, at_ms)
+    saved = recorder.save()
+    before = (recorder.machine.jobs, recorder.machine.slots_in_use, recorder.machine.next_timer())
+    for at_ms, entry in HAPPENED[6:]:
+        recorder.handle(entry, at_ms)
+    machine = recorder.machine
+    recorder.restore(saved)
+    assert recorder.machine is machine
+    assert (machine.jobs, machine.slots_in_use, machine.next_timer()) == before
+    again = [recorder.handle(entry, at_ms)[0] for at_ms, entry in HAPPENED[6:]]
+    assert again == ledger()[7:]

@@ -12,6 +12,7 @@ from shared.decisions import Policy
 from shared.errors import InputError
 from shared.layout import slot_layout
 from shared.presets import ACCURACY_4, THROUGHPUT_24
+from shared.wire_faults import one_line
 from sim.arrivals import NetworkArrivals, PoissonArrivals, generate
 from sim.engine.eventful import run_columns
 from sim.engine.workload import Workload
@@ -32,7 +33,6 @@ from sim.season import (
 )
 from sim.sharing import gpu_shares
 from sim.stream import Labels, OfferStream
-from sim.validation import one_line
 
 START = 1_748_736_000_000
 HOUR, DAY = 3_600_000, 86_400_000

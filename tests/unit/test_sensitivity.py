@@ -11,7 +11,10 @@ import pytest
 
 from shared.errors import InputError
 from sim.sensitivity import (
+    Choice,
     Parameter,
+    Portion,
+    Span,
     break_even,
     cap_curve,
     morris,
@@ -177,14 +180,41 @@ def test_a_whole_parameter_is_set_to_whole_numbers():
     assert isinstance(changed["presets"][1]["cap"], int)
 
 
+def each(evaluate):
+    return lambda scenarios: [evaluate(scenario) for scenario in scenarios]
+
+
 def test_the_tornado_moves_one_parameter_at_a_time_and_puts_the_widest_first():
     base = {"days": 30.0, "start": {"lag_minutes": 5.0}}
-    bars = tornado(base, [LAG, DAYS], lambda s: s["days"] + 10 * s["start"]["lag_minutes"])
-    assert [(bar.parameter.label, bar.at_low, bar.at_high) for bar in bars] == [
-        ("start lag", 30.0, 230.0),
-        ("days", 60.0, 100.0),
-    ]
-    assert [bar.swing for bar in bars] == [200.0, 40.0]
+
+    def values(at):
+        mean = at["days"] + 10 * at["start"]["lag_minutes"] - 70
+        return [mean - 1, mean + 1]
+
+    lag, days = tornado(base, [DAYS, LAG], each(values))
+    assert (lag.parameter, lag.value, lag.at_low.mean, lag.at_high.mean) == (LAG, 5, -40, 160)
+    assert (days.parameter, days.swing, days.change.mean) == (DAYS, 40, 40)
+    assert days.change.lo == days.change.hi == 40  # paired: the noise is the same at both ends
+    assert (lag.answer, days.answer) == ("flips", "in doubt")
+
+
+def test_a_result_that_is_nothing_at_an_end_vanishes_and_one_that_keeps_its_side_stays():
+    bars = [tornado({"days": 30.0}, [DAYS], each(f))[0] for f in (
+        lambda at: [0.0, 0.0] if at["days"] < 20 else [5.0, 6.0],
+        lambda at: [at["days"], at["days"] + 0.1],
+    )]  # fmt: skip
+    assert [bar.answer for bar in bars] == ["vanishes", "stays"]
+
+
+def test_the_special_parameters_keep_their_scenario_valid():
+    span, share = Span("s", 0.1, 0.9, "s"), Portion("m.a", 0.1, 0.6, "a", rest=("b", "c"))
+    moved = span.set_in({"s": {"low": 0.2, "high": 0.4}}, 0.05)["s"]
+    assert (moved["low"], moved["high"]) == (0.0, 0.1)
+    mix = share.set_in({"m": {"a": 0.5, "b": 0.4, "c": 0.1}}, 0.25)["m"]
+    assert (mix["b"], mix["c"]) == (pytest.approx(0.6), pytest.approx(0.15))
+    name = Choice("k", 0, 1, "k", whole=True, names=("x", "y"))
+    assert name.set_in({"k": "x"}, 0.9) == {"k": "y"}
+    assert name.found_in({"k": "y"}) == 1
 
 
 ISHIGAMI = [Parameter(name, -math.pi, math.pi, name) for name in ("x1", "x2", "x3")]
@@ -206,7 +236,7 @@ def ishigami_indices(a=7.0, b=0.1):
 
 
 def test_sobol_gives_ishigami_s_indices():
-    found = sobol({}, ISHIGAMI, ishigami, samples=1024)
+    found = sobol({}, ISHIGAMI, each(ishigami), samples=1024)
     first, total = ishigami_indices()
     for index, s1, st in zip(found, first, total, strict=True):
         # SALib's half width is 1.96 bootstrap standard errors: twice it is almost four
@@ -217,20 +247,20 @@ def test_sobol_gives_ishigami_s_indices():
 
 
 def test_sobol_repeats_itself_and_follows_its_seed():
-    runs = [sobol({}, ISHIGAMI, ishigami, samples=32, seed=seed) for seed in (1, 1, 2)]
+    runs = [sobol({}, ISHIGAMI, each(ishigami), samples=32, seed=seed) for seed in (1, 1, 2)]
     assert runs[0] == runs[1]
     assert runs[0][0].first != runs[2][0].first
 
 
 def test_sobol_of_a_constant_finds_nothing_and_wants_a_power_of_two():
-    assert all(index.total == 0 for index in sobol({}, ISHIGAMI, lambda at: 3.0, samples=8))
+    assert all(index.total == 0 for index in sobol({}, ISHIGAMI, each(lambda at: 3.0), samples=8))
     with pytest.raises(ValueError, match="samples"):
-        sobol({}, ISHIGAMI, ishigami, samples=24)
+        sobol({}, ISHIGAMI, each(ishigami), samples=24)
 
 
 def test_morris_gives_the_slopes_of_a_line_and_sees_an_interaction():
     parameters = [Parameter(name, 0.0, 2.0, name) for name in ("a", "b", "c", "d")]
-    found = morris({}, parameters, lambda at: 3 * at["a"] - at["b"] + at["c"] * at["d"])
+    found = morris({}, parameters, each(lambda at: 3 * at["a"] - at["b"] + at["c"] * at["d"]))
     a, b, c, d = found
     # a line's elementary effect is its slope times the range of 2, at every point
     assert (a.mu_star, b.mu_star) == (pytest.approx(6.0), pytest.approx(2.0))

@@ -1,0 +1,23 @@
+"""``python -m live``: the daemon, in the foreground."""
+
+import argparse
+import asyncio
+import os
+from pathlib import Path
+
+from live import logs
+from live.config import policy_of, read_config
+from live.gpus import discover
+from live.running import run as run_service
+from live.service import Service, setting_of
+
+
+def run(call: argparse.Namespace) -> int:
+    """Serve until told to stop."""
+    config = read_config(call.config)
+    logs.set_up(config.log)
+    os.umask(0o077)
+    folder = Path() if call.config is None else call.config.parent
+    setting = setting_of(config, policy_of(config, folder), discover(config.device))
+    asyncio.run(run_service(Service(setting)))
+    return 0

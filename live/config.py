@@ -1,0 +1,296 @@
+"""The daemon's configuration: a TOML file, with environment variables over it.
+
+Every key has a default, so that no file is needed. A variable is named by its key's path:
+``FOUR_SLOT_HTTP__PORT=8000`` is ``port`` of the table ``[http]``.
+"""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from live.intake.signatures import need_loopback
+from live.job_settings import JobSettings
+from shared.box import UNDECLARED, BoxDeclaration
+from shared.decisions import Policy
+from shared.errors import InputError
+from shared.layout import MOST_SLOTS
+from shared.presets import ACCURACY_4, PRESETS, preset_named
+from shared.units import MS_PER_MINUTE, MS_PER_SECOND
+from shared.wire import box_of
+from shared.wire_faults import one_line
+
+PREFIX = "FOUR_SLOT_"
+OWN_VARIABLES = frozenset({"FOUR_SLOT_FAULT", "FOUR_SLOT_JOB"})
+"""Variables of the same prefix that are no configuration."""
+LONGEST_FILE = 1 << 20
+DEFAULT_PORT = 7999
+
+Minutes = Annotated[float, Field(gt=0, le=10_000)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class PolicyPart(_Part):
+    """The policy: a preset, and what differs from it."""
+
+    preset: str = Field(default=ACCURACY_4.name, description=f"One of {', '.join(PRESETS)}.")
+    cap: Annotated[int, Field(ge=1, le=MOST_SLOTS)] | None = Field(
+        default=None, description="Slots, 1 to 24, when not the preset's."
+    )
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="Offers over this priority are taken, when not the preset's."
+    )
+    time_limit_hours: Annotated[float, Field(gt=0, le=10_000)] | None = Field(
+        default=None, description="Longest job taken, when not the preset's."
+    )
+    box: str | None = Field(
+        default=None,
+        description="File of the box declaration (YAML), relative to this file; none: no limits.",
+    )
+    reservation_ttl_minutes: Minutes = Field(
+        default=30.0, description="A reservation without a start lapses after this."
+    )
+    repeat_window_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        default=60.0, description="For so long an offer asked again gets its first answer."
+    )
+
+
+class HttpPart(_Part):
+    """Where the market's requests come in."""
+
+    enabled: bool = Field(default=True, description="False: the spool folder alone.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: Annotated[int, Field(ge=0, le=65_535)] = Field(
+        default=DEFAULT_PORT, description="0: any free one, told in the log."
+    )
+    auth: Literal["none", "fiber"] = Field(
+        default="none", description="none: no signatures, allowed on a loopback address alone."
+    )
+    hotkey: str = Field(default="", description="Our own hotkey (SS58), needed for auth fiber.")
+    validators: dict[str, float] = Field(
+        default_factory=dict, description="Validators that may ask: hotkey to stake."
+    )
+    min_stake: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="Validators with less may not ask."
+    )
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] | None = Field(
+        default=9799, description="Prometheus metrics on 127.0.0.1; 0: any free one."
+    )
+
+    @model_validator(mode="after")
+    def _callers_are_known(self) -> "HttpPart":
+        if self.auth == "none" and self.enabled:
+            need_loopback(self.host, "auth none")
+        if self.auth == "fiber" and not self.hotkey:
+            raise ValueError("hotkey: found nothing, allowed with auth fiber is our own hotkey")
+        if self.auth == "fiber" and not self.validators:
+            raise ValueError("validators: found none, allowed with auth fiber is one or more")
+        return self
+
+
+class SpoolPart(_Part):
+    """Offers as files."""
+
+    enabled: bool = True
+    folder: str | None = Field(default=None, description="Default: spool in the data folder.")
+    poll_s: Seconds = Field(default=0.5, description="How often the folder is looked at.")
+
+
+class JobsPart(_Part):
+    """How jobs are run."""
+
+    worker: Literal["train", "stub"] = Field(
+        default="train", description="stub: nothing is trained; for trials of the daemon alone."
+    )
+    processes: Annotated[int, Field(ge=1, le=64)] | None = Field(
+        default=None, description="Ranks of a job; none: one for each GPU of its slot."
+    )
+    margin_minutes: Minutes = Field(
+        default=5.0, description="From the warning to the deadline: time to save and deliver."
+    )
+    max_restarts: Annotated[int, Field(ge=0, le=100)] = 2
+    heartbeat_timeout_s: Seconds = 25.0
+    start_timeout_s: Seconds = 120.0
+    stop_grace_s: Seconds = 20.0
+    release_timeout_s: Seconds = 10.0
+    stable_s: Seconds = 30.0
+    checkpoint_every: Annotated[int, Field(ge=1)] = 50
+    log_bytes: Annotated[int, Field(ge=4096)] = 20_000_000
+    on_stop: Literal["hand_over", "finish", "interrupt"] = Field(
+        default="hand_over",
+        description="Running jobs when the daemon is told to stop. hand_over: they go on alone and "
+        "are found again; finish: wait for their ends; interrupt: they save and go on later.",
+    )
+
+
+class Config(BaseSettings):
+    """Everything that can be set. Lists and tables of the environment are JSON."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        nested_model_default_partial_update=True,
+    )
+
+    data: str = Field(default="./live-data", description="Ledger, job folders, spool, socket.")
+    device: Literal["auto", "cuda", "cpu"] = Field(
+        default="auto", description="auto: the GPUs that NVML shows, else slots on the CPU."
+    )
+    log: Literal["auto", "console", "json"] = Field(
+        default="auto", description="auto: for people at a terminal, JSON lines elsewhere."
+    )
+    policy: PolicyPart = PolicyPart()
+    http: HttpPart = HttpPart()
+    spool: SpoolPart = SpoolPart()
+    jobs: JobsPart = JobsPart()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment over what the file says."""
+        return env_settings, init_settings
+
+    @property
+    def data_folder(self) -> Path:
+        """The data folder, absolute."""
+        return Path(self.data).absolute()
+
+    @property
+    def spool_folder(self) -> Path:
+        """The spool folder, absolute."""
+        told = self.spool.folder
+        return self.data_folder / "spool" if told is None else Path(told).absolute()
+
+    def job_settings(self, *, systemd: bool = True) -> JobSettings:
+        """What launcher and supervisor go by. Raises InputError."""
+        jobs = self.jobs
+        stub = jobs.worker == "stub"
+        return JobSettings(
+            worker_module="live.worker_stub" if stub else "live.worker",
+            torchrun=not stub,
+            processes=jobs.processes,
+            max_restarts=jobs.max_restarts,
+            heartbeat_timeout_s=jobs.heartbeat_timeout_s,
+            start_timeout_s=jobs.start_timeout_s,
+            stop_grace_s=jobs.stop_grace_s,
+            checkpoint_every=jobs.checkpoint_every,
+            log_bytes=jobs.log_bytes,
+            margin_ms=round(jobs.margin_minutes * MS_PER_MINUTE),
+            release_timeout_s=jobs.release_timeout_s,
+            stable_s=jobs.stable_s,
+            systemd=systemd,
+        )
+
+
+def read_config(path: Path | None) -> Config:
+    """The configuration of a file, or of none, and of the environment.
+
+    Raises InputError of one line naming the file or the variable, and the key.
+    """
+    _check_variables()
+    content = {} if path is None else _read_toml(path)
+    try:
+        return Config(**content)
+    except ValidationError as wrong:
+        raise InputError(f"{_where(wrong, path)}: {one_line(wrong, _merged(content))}") from None
+    except InputError as wrong:
+        raise InputError(f"{path or 'configuration'}: {wrong}") from None
+    except Exception as why:  # pydantic-settings wraps what a variable's JSON raised
+        raise InputError(f"environment: {str(why).splitlines()[0]}") from None
+
+
+def policy_of(config: Config, folder: Path) -> Policy:
+    """The policy that a configuration in ``folder`` asks for. Raises InputError."""
+    part = config.policy
+    preset = preset_named(part.preset).varied(
+        name=None, cap=part.cap, threshold=part.threshold, time_limit_hours=part.time_limit_hours
+    )
+    return Policy(
+        preset,
+        UNDECLARED if part.box is None else read_box(folder / part.box),
+        reservation_ttl_ms=round(part.reservation_ttl_minutes * MS_PER_MINUTE),
+        repeat_window_ms=round(part.repeat_window_s * MS_PER_SECOND),
+    )
+
+
+def read_box(path: Path) -> BoxDeclaration:
+    """A box declaration file. Raises InputError when it cannot be read or is not valid."""
+    try:
+        return box_of(yaml.safe_load(_read(path)))
+    except (yaml.YAMLError, RecursionError) as wrong:
+        raise InputError(f"{path}: no valid YAML: {' '.join(str(wrong).split())[:200]}") from None
+    except InputError as wrong:
+        raise InputError(f"{path}: {wrong}") from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    text = _read(path)
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as wrong:
+        raise InputError(f"{path}: no valid TOML: {wrong}") from None
+    except RecursionError:
+        raise InputError(f"{path}: no valid TOML: nested too deep") from None
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(LONGEST_FILE + 1)
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: found bytes that are no UTF-8, allowed is text") from None
+    except OSError as why:
+        raise InputError(f"{path}: cannot be read: {(why.strerror or str(why)).lower()}") from None
+    if len(content) > LONGEST_FILE:
+        raise InputError(f"{path}: found over {LONGEST_FILE} bytes, allowed is {LONGEST_FILE}")
+    return text
+
+
+def _check_variables() -> None:
+    """A variable that is misspelt must not be passed over in silence."""
+    for name in sorted(os.environ):
+        if not name.startswith(PREFIX) or name in OWN_VARIABLES:
+            continue
+        key = name.removeprefix(PREFIX).lower().split("__")[0]
+        if key not in Config.model_fields:
+            known = ", ".join(PREFIX + each.upper() for each in Config.model_fields)
+            raise InputError(f"environment: {name}: unknown variable, allowed are {known}")
+
+
+def _merged(content: dict[str, Any]) -> dict[str, Any]:
+    """The file's content with the environment's keys, so that a fault's path can be told."""
+    merged: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value
+                              for key, value in content.items()}  # fmt: skip
+    for name, value in os.environ.items():
+        if name.startswith(PREFIX) and name not in OWN_VARIABLES:
+            key, *rest = name.removeprefix(PREFIX).lower().split("__")
+            inside = merged.setdefault(key, {}) if rest else merged
+            if isinstance(inside, dict):
+                inside[rest[0] if rest else key] = value
+    return merged
+
+
+def _where(wrong: ValidationError, path: Path | None) -> str:
+    loc = [str(part) for part in wrong.errors(include_url=False)[0]["loc"]]
+    variable = PREFIX + "__".join(loc).upper()
+    if variable in os.environ:
+        return f"environment: {variable}"
+    return str(path) if path is not None else "configuration"

@@ -1,0 +1,288 @@
+"""The daemon: the one consumer of the shared machine. Durable first, then answered, then done.
+
+Everything that waits is decided together and written in one transaction. When the disk refuses
+it, nothing of it has happened: offers are refused, all else waits until it can be written.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+
+from live import faults
+from live.clock import Clock
+from live.inbox import Entered, Inbox, Waiting
+from live.ledger_store import LedgerStore, StorageError
+from live.rows import Extra, JobFolder, Row, StartPayload, job_dir
+from live.stamping import Handled, MachineView, fire_due, take_in
+from shared.decisions import Decision, Gate, priority_of, reason_of
+from shared.errors import FourSlotError, InputError
+from shared.inputs import Input, OfferArrived
+from shared.jobs import Answer, Effect
+from shared.ledger import LedgerEntry, Recorder, dumps, input_json
+
+__all__ = ["RETRY_S", "Daemon", "DaemonStopped", "Handled", "Listener", "MachineView", "take_in"]
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 1.0
+"""While the ledger cannot be written, what waits is tried again this often, and at every offer."""
+
+Listener = Callable[[LedgerEntry, list[Answer]], None]
+
+
+class DaemonStopped(FourSlotError):
+    """The daemon takes no more inputs; this one has not been handled."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What was decided together and is written together."""
+
+    waiting: list[Waiting]
+    handled: list[Handled] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+
+
+class Daemon:
+    """Takes inputs, answers when they are durable, and tells who listens."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        store: LedgerStore,
+        clock: Clock,
+        *,
+        retry_s: float = RETRY_S,
+    ) -> None:
+        """On a recorder that stands where the store's ledger ends."""
+        self._recorder, self._store, self._clock = recorder, store, clock
+        self._retry_s = retry_s
+        self._inbox = Inbox()
+        self._listeners: list[Listener] = []
+        self._watchers: list[Callable[[float, int], None]] = []
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._alarm: asyncio.Task[None] | None = None
+        self._alarm_ms: int | None = None
+        self._failing = self._stopping = self._ended = False
+        self._done = asyncio.Event()
+
+    @property
+    def machine(self) -> MachineView:
+        """The state of the box, to look at."""
+        return self._recorder.machine
+
+    @property
+    def storage_failing(self) -> bool:
+        """Whether the ledger could not be written at the last try."""
+        return self._failing
+
+    @property
+    def waiting(self) -> int:
+        """Inputs that wait to be decided."""
+        return len(self._inbox)
+
+    def listen(self, callback: Listener) -> None:
+        """Have every entry told, in ledger order, once it is durable. The callback must be quick;
+        what it raises is logged and goes no further.
+        """
+        self._listeners.append(callback)
+
+    def watch_commits(self, callback: Callable[[float, int], None]) -> None:
+        """Have every commit told: seconds it took, entries it wrote."""
+        self._watchers.append(callback)
+
+    async def enter(self, entry: Input, *, extra: Extra = ()) -> Entered:
+        """Enter one input; returns once it and ``extra`` are durable.
+
+        An offer that cannot be written is answered by a refusal without a ledger entry; any other
+        input waits until it can be. Raises InputError for text that no file can hold,
+        IllegalTransition when the state does not allow it, DaemonStopped at the end.
+        """
+        _check_writable(entry)
+        return await self._put(entry, extra)
+
+    async def keep(self, extra: Extra) -> None:
+        """Make rows durable that belong to no input. Raises StorageError, DaemonStopped."""
+        await self._put(None, extra)
+
+    async def _put(self, entry: Input | None, extra: Extra) -> Entered:
+        if self._stopping or self._ended:
+            raise DaemonStopped("the daemon is stopping and takes nothing more")
+        rows = extra if isinstance(extra, tuple) else (extra,)
+        return await self._inbox.put(entry, rows)
+
+    async def run(self) -> None:
+        """Serve until ``stop``. Raises LedgerConflict when something else wrote to the ledger."""
+        try:
+            self._inbox.ring()
+            while True:
+                await self._inbox.rung(self._retry_s if self._failing else None)
+                await self._serve(self._inbox.take())
+                if self._stopping and (self._failing or not len(self._inbox)):
+                    return
+        finally:
+            self._end()
+
+    async def stop(self) -> None:
+        """Take no more inputs, handle those that wait, and end ``run``.
+
+        What cannot be written by then is answered with DaemonStopped.
+        """
+        self._stopping = True
+        self._inbox.ring()
+        await self._done.wait()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._arm(None)
+        self._writer.shutdown(wait=True)
+        while len(self._inbox):
+            for waiting in self._inbox.take():
+                waiting.outcome = DaemonStopped("the daemon stopped before this was handled")
+                waiting.tell()
+        self._done.set()
+
+    # One batch.
+
+    async def _serve(self, waiting: list[Waiting]) -> None:
+        saved = self._recorder.save()
+        batch = self._decided(waiting)
+        try:
+            await self._commit(batch)
+        except StorageError as why:
+            self._recorder.restore(saved)
+            self._refuse(batch, why)
+        except BaseException as why:
+            self._give_up(batch, why)
+            raise
+        else:
+            self._tell(batch)
+        self._arm(self._recorder.machine.next_timer())
+
+    def _decided(self, waiting: list[Waiting]) -> _Batch:
+        """Decide each, in order, with the timers that are due before it or by now."""
+        now_ms = self._clock.now_ms()
+        batch = _Batch(waiting)
+        for each in waiting:
+            try:
+                self._decide(each, now_ms, batch)
+            except FourSlotError as why:
+                each.outcome = why
+        batch.handled.extend(fire_due(self._recorder, now_ms))
+        return batch
+
+    def _decide(self, waiting: Waiting, now_ms: int, batch: _Batch) -> None:
+        batch.rows += [row for row in waiting.rows if not isinstance(row, StartPayload)]
+        if waiting.entry is None:
+            return
+        for handled in take_in(self._recorder, waiting.entry, now_ms):
+            batch.handled.append(handled)
+        entry, answers = batch.handled[-1]
+        waiting.outcome = Entered(entry, answers)
+        batch.rows += _started_rows(entry, answers, waiting.rows)
+
+    async def _commit(self, batch: _Batch) -> None:
+        if not batch.handled and not batch.rows:
+            return
+        entries = [entry for entry, _ in batch.handled]
+        begun = perf_counter()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._writer, self._store.append, entries, batch.rows)
+        took_s = perf_counter() - begun
+        for watcher in self._watchers:
+            watcher(took_s, len(entries))
+        if self._failing:
+            log.warning("the ledger can be written again")
+        self._failing = False
+
+    def _tell(self, batch: _Batch) -> None:
+        """What is durable is answered and carried out."""
+        faults.reached("before_reply")
+        for waiting in batch.waiting:
+            waiting.tell()
+        asyncio.get_running_loop().call_soon(faults.reached, "after_reply")
+        for entry, answers in batch.handled:
+            for listener in self._listeners:
+                try:
+                    listener(entry, answers)
+                except Exception:
+                    log.exception("a listener failed at entry %d (%s)", entry.seq, entry.entry.kind)
+
+    def _refuse(self, batch: _Batch, why: StorageError) -> None:
+        """Nothing of the batch has happened: refuse offers and rows, let all else wait."""
+        if not self._failing:
+            log.error("%s; offers are refused until it can be", why)
+        self._failing = True
+        back = []
+        for waiting in batch.waiting:
+            if isinstance(waiting.entry, OfferArrived):
+                waiting.outcome = Entered(None, [self._unwritten(waiting.entry)])
+                waiting.tell()
+            elif waiting.entry is None:
+                waiting.outcome = why
+                waiting.tell()
+            else:
+                back.append(waiting)
+        self._inbox.put_back(back)
+
+    def _unwritten(self, entry: OfferArrived) -> Decision:
+        """The answer to an offer while nothing can be written.
+
+        A task that durably holds a slot hears its acceptance again; that is no new decision.
+        """
+        now_ms, offer, policy = self._clock.now_ms(), entry.offer, self._recorder.machine.policy
+        job = self._recorder.machine.jobs.get(offer.task_id)
+        if job is not None and not (job.state == "reserved" and job.lapses_ms <= now_ms):
+            return replace(job.decision, at_ms=now_ms, repeat=True)
+        priority = priority_of(offer, policy.preset)
+        return Decision(
+            at_ms=now_ms,
+            task_id=offer.task_id,
+            accepted=False,
+            gate=Gate.STORAGE.label,
+            reason=reason_of(Gate.STORAGE, offer, priority, policy),
+            priority=priority,
+            slot=None,
+        )
+
+    def _give_up(self, batch: _Batch, why: BaseException) -> None:
+        """The consumer ends in the middle of a batch: whether it is durable nobody may say."""
+        for waiting in batch.waiting:
+            waiting.outcome = DaemonStopped(f"the daemon ended while this was written: {why!r}")
+            waiting.tell()
+
+    # The timer.
+
+    def _arm(self, due_ms: int | None) -> None:
+        """Have the bell rung when the next reservation lapses."""
+        if due_ms == self._alarm_ms:
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_ms = due_ms
+        self._alarm = None if due_ms is None else asyncio.create_task(self._ring_at(due_ms))
+
+    async def _ring_at(self, due_ms: int) -> None:
+        await self._clock.sleep_until(due_ms)
+        self._inbox.ring()
+
+
+def _check_writable(entry: Input) -> None:
+    """Half of a surrogate pair, NaN: JSON can bring them in, and no file takes them."""
+    try:
+        dumps(input_json(entry)).encode()
+    except ValueError as why:
+        raise InputError(f"{entry.kind}: found {why}, allowed is Unicode text, numbers") from None
+
+
+def _started_rows(
+    entry: LedgerEntry, answers: list[Answer], rows: tuple[Row, ...]
+) -> Iterator[Row]:
+    """What is kept of a start request that took effect: its folder's name and what it brought."""
+    for answer in answers:
+        if isinstance(answer, Effect) and answer.effect == "started" and answer.task_id:
+            yield JobFolder(entry.seq, answer.task_id, job_dir(entry.seq))
+            yield from (replace(r, seq=entry.seq) for r in rows if isinstance(r, StartPayload))

@@ -1,0 +1,253 @@
+"""Which GPUs may be used: their health, and whether a job's memory is released when it is gone.
+
+Every change is entered into the daemon once. A GPU is out of service while there is a reason: a
+fault the driver shows, or the memory of a dead job (quarantine). It comes back when there has
+been none for a while.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any, Protocol, TypeVar
+
+from live.gpus import GpuError, Gpus
+from live.job_settings import JobSettings
+from live.reaping import job_of
+from shared.decisions import Policy
+from shared.errors import IllegalTransition
+from shared.inputs import GpuChanged, Input
+from shared.jobs import Job
+
+log = logging.getLogger(__name__)
+
+ANSWER_S = 10.0
+"""How long the driver may take for an answer; a GPU that fell off the bus can take for ever."""
+SURE_ROUNDS = 2
+_Answer = TypeVar("_Answer")
+
+
+class Box(Protocol):
+    """The state of the box, to look at."""
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force."""
+
+    @property
+    def jobs(self) -> dict[str, Job]:
+        """Jobs that hold a slot, by task id."""
+
+    @property
+    def failed_gpus(self) -> frozenset[int]:
+        """GPUs out of service."""
+
+    @property
+    def storage_full(self) -> bool:
+        """Whether there is no room for another job."""
+
+
+class Desk(Protocol):
+    """Where inputs are entered: the daemon."""
+
+    @property
+    def machine(self) -> Box:
+        """The state of the box."""
+
+    async def enter(self, entry: Input, *, extra: Any = ()) -> Any:
+        """Enter one input; returns once it is durable. Raises IllegalTransition."""
+
+
+class DriverThread:
+    """Asks the driver away from the event loop; a question that hangs is given up on."""
+
+    def __init__(self, answer_s: float = ANSWER_S) -> None:
+        self._answer_s = answer_s
+        self._turn = asyncio.Lock()
+        self._working = False
+
+    async def ask(self, question: Callable[[], _Answer]) -> _Answer:
+        """The answer. Raises GpuError, what the question raises, or when none comes in time."""
+        async with self._turn:
+            if self._working:
+                raise GpuError("the driver has not answered an earlier question yet")
+            loop = asyncio.get_running_loop()
+            future: asyncio.Future[_Answer] = loop.create_future()
+            self._working = True
+            work = partial(self._work, question, future, loop)
+            threading.Thread(target=work, daemon=True, name="nvml").start()
+            try:
+                async with asyncio.timeout(self._answer_s):  # wait_for can lose a cancellation
+                    return await future
+            except TimeoutError:
+                late = f"the driver has not answered in {self._answer_s:g} s"
+                raise GpuError(late) from None
+
+    def _work(
+        self,
+        question: Callable[[], _Answer],
+        future: "asyncio.Future[_Answer]",
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        try:
+            done = partial(_settle, future, answer=question())
+        except Exception as why:
+            done = partial(_settle, future, error=why)
+        self._working = False
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any longer
+            loop.call_soon_threadsafe(done)
+
+
+def _settle(
+    future: "asyncio.Future[Any]", answer: object = None, error: Exception | None = None
+) -> None:
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(answer)
+
+
+class GpuWatch:
+    """Watches the box's GPUs for the supervisor."""
+
+    def __init__(self, desk: Desk, gpus: Gpus, settings: JobSettings) -> None:
+        self._desk, self._gpus, self._settings = desk, gpus, settings
+        self._faults: dict[int, str] = {}
+        self._rounds: dict[int, int] = {}
+        self._silent: dict[int, str] = {}
+        self._held: dict[int, dict[Path, str]] = {}
+        self._well_since: dict[int, float] = {}
+        self._owners: dict[tuple[int, int], str] = {}
+        self._driver = DriverThread()
+        self._turn = asyncio.Lock()
+
+    @property
+    def count(self) -> int:
+        """GPUs that are watched: those of the box that the policy describes."""
+        return min(self._gpus.count, self._desk.machine.policy.preset.gpus)
+
+    @property
+    def reasons(self) -> dict[int, str]:
+        """Why GPUs are out of service, by number."""
+        held = {gpu: next(iter(jobs.values())) for gpu, jobs in self._held.items() if jobs}
+        return held | self._silent | self._faults
+
+    def fault_of(self, gpus: tuple[int, ...]) -> str | None:
+        """The driver's fault of any of these GPUs, which ends the job that runs on it.
+
+        It must have stood for several rounds: one bad answer takes a GPU out, it ends no job.
+        """
+        sure = (gpu for gpu in gpus if self._rounds.get(gpu, 0) >= SURE_ROUNDS)
+        return next((self._faults[gpu] for gpu in sure), None)
+
+    async def look(self) -> None:
+        """One round: health, owners of memory, and what has changed is entered."""
+        async with self._turn:
+            for gpu in range(self.count):
+                await self._examine(gpu)
+            for gpu in range(self.count):
+                await self._settle(gpu)
+
+    async def _examine(self, gpu: int) -> None:
+        """Ask after one GPU; a driver that gives no answer is a reason, but no fault."""
+        self._silent.pop(gpu, None)
+        try:
+            why = await self._driver.ask(partial(self._gpus.fault, gpu))
+            if why is None:
+                await self._driver.ask(partial(self._note_owners, gpu))
+        except GpuError as error:
+            self._silent[gpu] = f"GPU {gpu}: {error}"
+            return
+        if why is None:
+            self._faults.pop(gpu, None)
+            self._rounds.pop(gpu, None)
+        else:
+            self._faults[gpu] = why
+            self._rounds[gpu] = self._rounds.get(gpu, 0) + 1
+
+    def _note_owners(self, gpu: int) -> None:
+        """Remember whose processes are there: of a dead one nothing else will tell."""
+        seen = self._gpus.processes(gpu)
+        known = {key: job for key, job in self._owners.items() if key[0] != gpu}
+        for process in seen:
+            owner = job_of(process.pid) or self._owners.get((gpu, process.pid))
+            if owner is not None:
+                known[gpu, process.pid] = owner
+        self._owners = known
+
+    async def _settle(self, gpu: int) -> None:
+        """Enter what has changed about one GPU, once."""
+        out = gpu in self._desk.machine.failed_gpus
+        if gpu in self.reasons:
+            self._well_since.pop(gpu, None)
+            if not out:
+                await self._enter(gpu, healthy=False)
+        elif out:
+            if not await self._clean(gpu):
+                self._well_since.pop(gpu, None)
+                return
+            since = self._well_since.setdefault(gpu, monotonic())
+            if monotonic() - since >= self._settings.stable_s:
+                await self._enter(gpu, healthy=True)
+
+    async def _clean(self, gpu: int) -> bool:
+        """Whether nothing is left on a GPU that nobody should be using."""
+        busy = any(gpu in job.gpus for job in self._desk.machine.jobs.values())
+        return busy or not await self._exceeds(gpu)
+
+    async def _enter(self, gpu: int, *, healthy: bool) -> None:
+        log.warning("GPU %d %s", gpu, "is back" if healthy else f"is out: {self.reasons[gpu]}")
+        try:
+            await self._desk.enter(GpuChanged(gpu, healthy=healthy))
+        except IllegalTransition as why:
+            log.error("GPU %d: %s", gpu, why)
+
+    # Release.
+
+    async def unreleased(self, folder: Path, gpus: tuple[int, ...], sharing: int) -> set[int]:
+        """The GPUs on which this dead job still holds memory.
+
+        On a GPU of its own nothing may be left; on a shared one, no process of this job. A GPU
+        with a fault is not waited for: it is out of service until it is well and clean.
+        """
+        if self._gpus.device == "cpu":
+            return set()
+        return {
+            gpu
+            for gpu in gpus
+            if gpu < self.count
+            and gpu not in self._faults
+            and (await self._listed(gpu, folder) or (sharing == 1 and await self._exceeds(gpu)))
+        }
+
+    async def _listed(self, gpu: int, folder: Path) -> bool:
+        """Whether the driver lists a process of this job; one that cannot be asked counts."""
+        try:
+            await self._driver.ask(partial(self._note_owners, gpu))
+        except GpuError:
+            return True
+        return any(key[0] == gpu and job == str(folder) for key, job in self._owners.items())
+
+    async def _exceeds(self, gpu: int) -> bool:
+        try:
+            used = await self._driver.ask(partial(self._gpus.used_bytes, gpu))
+        except GpuError:
+            return True
+        return used > self._settings.idle_bytes
+
+    async def quarantine(self, folder: Path, gpus: set[int]) -> None:
+        """Hold exactly these GPUs out of service for this job's memory; none ends it."""
+        async with self._turn:
+            for gpu in range(self.count):
+                held = self._held.setdefault(gpu, {})
+                if gpu in gpus:
+                    held.setdefault(folder, f"GPU {gpu}: memory of {folder.name} is not released")
+                else:
+                    held.pop(folder, None)
+                await self._settle(gpu)

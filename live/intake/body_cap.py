@@ -1,0 +1,96 @@
+"""The cap on request bodies: read here, before anything else looks at a request, and in bounds.
+
+A body over the cap is refused at its announced length, or at the byte that goes over it. All the
+bodies that are being read together have a bound as well: strangers fill no memory.
+"""
+
+import json
+from collections.abc import Awaitable, Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MOST_BODY = 1 << 20
+"""Bytes of one request's body."""
+MOST_BODIES = 32 << 20
+"""Bytes of all the bodies held at once."""
+
+
+class _TooMuch(Exception):
+    """status: of HTTP. why: one line."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class BodyCap:
+    """An application whose requests come with their body read, or not at all."""
+
+    def __init__(
+        self, app: ASGIApp, *, most_body: int = MOST_BODY, most_bodies: int = MOST_BODIES
+    ) -> None:
+        """In front of ``app``; sizes in bytes."""
+        self._app, self._most_body, self._most_bodies = app, most_body, most_bodies
+        self._held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            return
+        body = bytearray()
+        try:
+            if await self._read(scope, receive, body):
+                await self._app(scope, _replay(bytes(body), receive), send)
+        except _TooMuch as why:
+            await refuse(send, why.status, str(why))
+        finally:
+            self._held -= len(body)
+
+    async def _read(self, scope: Scope, receive: Receive, body: bytearray) -> bool:
+        """Read the body whole; False when the other end has gone. Raises _TooMuch."""
+        for name, value in scope["headers"]:
+            if name == b"content-length" and not _within(value, self._most_body):
+                raise self._too_long()
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                return False
+            part = message.get("body", b"")
+            if len(body) + len(part) > self._most_body:
+                raise self._too_long()
+            if self._held + len(part) > self._most_bodies:
+                raise _TooMuch(429, "too many requests at once")
+            body += part
+            self._held += len(part)
+            if not message.get("more_body", False):
+                return True
+
+    def _too_long(self) -> _TooMuch:
+        return _TooMuch(413, f"body: allowed are {self._most_body} bytes")
+
+
+def _within(length: bytes, most: int) -> bool:
+    """Whether an announced length is a number, and no more than that."""
+    return length.isdigit() and len(length) < 20 and int(length) <= most
+
+
+def _replay(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
+    """The body in one piece, then whatever comes."""
+    first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return first.pop() if first else await receive()
+
+    return again
+
+
+async def refuse(send: Send, status: int, why: str) -> None:
+    """Answer by one line of JSON and close: what the other end still sends is not read."""
+    body = json.dumps({"detail": why}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,149 @@
+"""Opening a ledger: replayed through a fresh machine, which must agree with it byte for byte.
+
+What comes out is a recorder that stands where the ledger ends. Which processes are really there
+is the supervisor's to find out.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from live.ledger_store import LedgerStore, Line
+from live.quick_lines import quickly_read, same_line
+from live.stamping import take_in
+from shared.decisions import Policy
+from shared.errors import FourSlotError, IllegalTransition, InputError
+from shared.inputs import PolicyPut
+from shared.jobs import Answer, Effect
+from shared.ledger import Difference, LedgerEntry, Recorder, difference, opened, refusal
+from shared.ledger_wire import parse_ledger_line
+
+
+@dataclass(slots=True)
+class Replayed:
+    """A ledger that agreed.
+
+    entries: how many it has. last_ms: the time of the last one. started: of the jobs that hold a
+    slot and were started, the ledger seq of the start, by task id.
+    """
+
+    recorder: Recorder
+    entries: int
+    last_ms: int
+    started: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Opened:
+    """A ledger that is ready for the daemon.
+
+    last_ms: no clock of this daemon may begin before it. replayed: entries found; 0 when new.
+    started: as in ``Replayed``. policy_put: whether another policy than the ledger's was entered.
+    """
+
+    store: LedgerStore
+    recorder: Recorder
+    last_ms: int
+    replayed: int
+    started: dict[str, int]
+    policy_put: bool
+
+
+def open_ledger(path: Path, policy: Policy, now_ms: int, *, vfs: str | None = None) -> Opened:
+    """Open or begin a ledger under this policy.
+
+    now_ms: what the clock says (UTC ms); when the ledger is ahead of it, the ledger counts. vfs:
+    the SQLite VFS to go through, for tests. Raises InputError when the file is no ledger, does not
+    agree with its replay, is in use, or holds a box that the policy does not fit; StorageError.
+    """
+    store = LedgerStore(path, vfs=vfs)
+    try:
+        found = replayed(store)
+        if found is None:
+            return _begun(store, policy, now_ms)
+        return _continued(store, found, policy, now_ms)
+    except BaseException:
+        store.close()
+        raise
+
+
+def _begun(store: LedgerStore, policy: Policy, now_ms: int) -> Opened:
+    recorder = Recorder(PolicyPut(policy), now_ms)
+    store.append([recorder.opening])
+    return Opened(store, recorder, now_ms, 0, {}, policy_put=True)
+
+
+def _continued(store: LedgerStore, found: Replayed, policy: Policy, now_ms: int) -> Opened:
+    recorder, last_ms = found.recorder, found.last_ms
+    made: list[LedgerEntry] = []
+    changed = recorder.machine.policy != policy
+    if changed:
+        try:
+            made = [entry for entry, _ in take_in(recorder, PolicyPut(policy), now_ms)]
+        except IllegalTransition as why:
+            raise InputError(f"{store.path}: the policy cannot be put in force: {why}") from None
+        store.append(made)
+        last_ms = made[-1].at_ms
+    return Opened(store, recorder, last_ms, found.entries, found.started, policy_put=changed)
+
+
+def replayed(store: LedgerStore) -> Replayed | None:
+    """Replay a store's ledger; None when it is empty.
+
+    Raises InputError naming the first entry that cannot be read or that the machine does not
+    agree with.
+    """
+    return replayed_lines(store.lines(), store.path)
+
+
+def replayed_lines(lines: Iterable[Line], where: Path) -> Replayed | None:
+    """``replayed`` of lines from anywhere; ``where`` is named in what is raised."""
+    replay: Replayed | None = None
+    for seq, at_ms, line in lines:
+        try:
+            _check_row(seq, at_ms, line)
+            if replay is None:
+                replay, found = _first(line)
+            else:
+                found = _next(replay, line)
+        except InputError as wrong:
+            raise InputError(f"{where}:{seq}: {wrong}") from None
+        if found:
+            raise InputError(f"{where}: the ledger does not agree with its replay: {found}")
+        replay.entries += 1
+        replay.last_ms = at_ms
+    return replay
+
+
+def _check_row(seq: object, at_ms: object, line: object) -> None:
+    if not isinstance(line, str) or not line.startswith(f'{{"seq":{seq},"at_ms":{at_ms},'):
+        raise InputError("line: its seq and at_ms are not the row's")
+
+
+def _first(line: str) -> tuple[Replayed, Difference | None]:
+    recorded = parse_ledger_line(line)
+    recorder = opened(recorded)
+    return Replayed(recorder, 0, recorded.at_ms), difference(recorded, recorder.opening)
+
+
+def _next(replay: Replayed, line: str) -> Difference | None:
+    """Handle one recorded input again; the difference, or None."""
+    quick = quickly_read(line)
+    read = quick or parse_ledger_line(line)
+    try:
+        now, answers = replay.recorder.handle(read.entry, read.at_ms)
+    except FourSlotError as why:
+        return refusal(parse_ledger_line(line), why)
+    _keep_started(replay.started, now, answers)
+    if quick and same_line(line, quick, now):
+        return None
+    return difference(parse_ledger_line(line), now)
+
+
+def _keep_started(started: dict[str, int], now: LedgerEntry, answers: list[Answer]) -> None:
+    for answer in answers:
+        if isinstance(answer, Effect) and answer.task_id is not None:
+            if answer.effect == "started":
+                started[answer.task_id] = now.seq
+            elif answer.effect == "released":
+                started.pop(answer.task_id, None)

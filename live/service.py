@@ -1,0 +1,265 @@
+"""The composition root: every part of the daemon, put together, started and stopped in order."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from live.admin import AdminSocket, Json
+from live.clock import Clock, SystemClock, wall_ms
+from live.config import Config
+from live.daemon import Daemon
+from live.gpus import Gpus
+from live.intake.app import Intake, intake_app
+from live.intake.desk import Desk
+from live.intake.nonces import Nonces
+from live.intake.serve import Serving, serve
+from live.intake.signatures import Auth, Open, Signed, need_loopback
+from live.intake.spool import Spool
+from live.intake.spool_files import SpoolFiles
+from live.job_settings import JobSettings
+from live.launching import Wanted, wanted
+from live.ledger_store import LedgerStore
+from live.logs import DecisionLog
+from live.metrics import Metrics, metrics_app
+from live.recovery import Opened, open_ledger
+from live.status import status
+from live.supervisor import Supervisor
+from shared.decisions import Policy
+from shared.errors import InputError
+from shared.inputs import GpuChanged, OfferArrived, OperatorAsked
+from shared.ledger_wire import parse_ledger_line
+
+log = logging.getLogger(__name__)
+
+LEDGER = "ledger.db"
+JOBS = "jobs"
+GPU_ROUND_S = 15.0
+CLOCK_ROUND_S = 60.0
+CLOCK_OFF_MS = 2_000
+
+ClockAt = Callable[[int], Clock]
+"""Makes the clock, which may not begin before this time (UTC ms): the ledger's last entry."""
+
+
+def system_clock(at_least_ms: int) -> Clock:
+    """Production's clock."""
+    return SystemClock(at_least_ms=at_least_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a daemon is made of. A rehearsal brings its own clock and settings of jobs.
+
+    begin_ms: when a new ledger begins, UTC ms. need_bytes: disk that one more job may need; None
+    takes the preset's. ledger: its file; None is the one in the data folder.
+    """
+
+    config: Config
+    policy: Policy
+    gpus: Gpus
+    jobs: JobSettings
+    clock: ClockAt = system_clock
+    begin_ms: Callable[[], int] = wall_ms
+    need_bytes: Callable[[], int] | None = None
+    ledger: Path | None = None
+
+
+class Service:
+    """One daemon, from its ledger to its sockets. Use ``serving``."""
+
+    def __init__(self, setting: Setting) -> None:
+        """Open the ledger and put the parts together. Raises InputError, StorageError, OSError."""
+        self.setting, config = setting, setting.config
+        folder = config.data_folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.opened: Opened = open_ledger(
+            setting.ledger or folder / LEDGER, setting.policy, setting.begin_ms()
+        )
+        self.store: LedgerStore = self.opened.store
+        try:
+            self.clock = setting.clock(self.opened.last_ms)
+            self.daemon = Daemon(self.opened.recorder, self.store, self.clock)
+            self._compose(folder)
+        except BaseException:
+            self.store.close()
+            raise
+        self.http: Serving | None = None
+        self.metrics_http: Serving | None = None
+
+    def _compose(self, folder: Path) -> None:
+        setting, daemon, now_ms = self.setting, self.daemon, self.clock.now_ms
+        self.supervisor = Supervisor(
+            daemon, self.clock, setting.gpus, folder / JOBS, self._wanted, setting.jobs,
+            need_bytes=setting.need_bytes,
+        )  # fmt: skip
+        self.metrics = Metrics(daemon.machine, now_ms)
+        self.desk = Desk(daemon)
+        for listener in (
+            self.metrics.on_entry,
+            DecisionLog(daemon.machine).on_entry,
+            self.supervisor.on_entry,
+        ):
+            daemon.listen(listener)
+        daemon.watch_commits(self.metrics.on_commit)
+        intake = Intake(self.desk, self._auth(), now_ms, self.store.submission)
+        self.app = intake_app(intake, self.metrics.on_request)
+        self.admin = AdminSocket(
+            folder,
+            {
+                "status": self._status,
+                "drain": self._drain,
+                "resume": self._resume,
+                "cancel": self._cancel,
+            },
+        )
+
+    def _auth(self) -> Auth:
+        http = self.setting.config.http
+        if http.auth == "none":
+            if http.enabled:
+                need_loopback(http.host, "http.host")
+            return Open()
+        nonces = Nonces(self.store.nonces())
+        return Signed(http.hotkey, http.validators, http.min_stake, nonces)
+
+    def _wanted(self, task_id: str) -> Wanted:
+        """What the start asked for; model and task type as they were offered and accepted."""
+        payload = self.store.start_payload(task_id)
+        asked = Wanted() if payload is None else wanted(json.loads(payload))
+        line = self.store.accepted_offer(task_id)
+        if line is None:
+            return asked
+        offer = parse_ledger_line(line).entry
+        assert isinstance(offer, OfferArrived)
+        return replace(asked, model=offer.offer.model, task_type=offer.offer.task_type)
+
+    # The operator's commands.
+
+    async def _status(self, _: Json) -> Json:
+        told = await asyncio.to_thread(
+            status, self.daemon, self.supervisor, self.setting.gpus, self.clock
+        )
+        told["http"] = None if self.http is None else f"{self.http.host}:{self.http.port}"
+        return told
+
+    async def _drain(self, _: Json) -> Json:
+        await self.daemon.enter(OperatorAsked("drain"))
+        return {"draining": True, "jobs": len(self.daemon.machine.jobs)}
+
+    async def _resume(self, _: Json) -> Json:
+        await self.daemon.enter(OperatorAsked("resume"))
+        return {"draining": False, "jobs": len(self.daemon.machine.jobs)}
+
+    async def _cancel(self, asked: Json) -> Json:
+        task_id = str(asked.get("task_id", ""))
+        self.supervisor.cancel(task_id, "asked by the operator")
+        return {"cancelled": task_id}
+
+    # Its life.
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator["Service"]:
+        """Serve while inside. Raises InputError when an address cannot be had."""
+        stop = asyncio.Event()
+        async with AsyncExitStack() as stack:
+            stack.callback(self.store.close)
+            consumer = asyncio.create_task(self.daemon.run(), name="consumer")
+            stack.push_async_callback(self._end, consumer)
+            await self._count_gpus()
+            self.supervisor.recover(self.opened.started)
+            stack.push_async_callback(self.supervisor.close)
+            side = [asyncio.create_task(work, name=name) for name, work in self._side_work(stop)]
+            stack.push_async_callback(_cancelled, side)
+            await self.admin.open()
+            stack.push_async_callback(self.admin.close)
+            stack.callback(stop.set)
+            for task in await self._open_ports(stop):
+                stack.push_async_callback(_finished, task)
+            stack.callback(stop.set)
+            self.consumer = consumer
+            yield self
+
+    async def _end(self, consumer: "asyncio.Task[None]") -> None:
+        await self.daemon.stop()
+        await asyncio.gather(consumer, return_exceptions=True)
+
+    async def _open_ports(self, stop: asyncio.Event) -> "list[asyncio.Task[None]]":
+        http = self.setting.config.http
+        tasks = []
+        if http.enabled:
+            self.http = await serve(self.app, http.host, http.port, stop)
+            log.info("taking offers at http://%s:%d", self.http.host, self.http.port)
+            tasks.append(self.http.task)
+        if http.metrics_port is not None:
+            metrics = metrics_app(self.metrics)
+            self.metrics_http = await serve(metrics, "127.0.0.1", http.metrics_port, stop)
+            tasks.append(self.metrics_http.task)
+        return tasks
+
+    def _side_work(self, stop: asyncio.Event) -> list[tuple[str, Any]]:
+        config = self.setting.config
+        work: list[tuple[str, Any]] = [
+            ("watches", self.supervisor.run()),
+            ("gpu metrics", self._measure_gpus()),
+            ("clock", self._compare_clocks()),
+        ]
+        if config.spool.enabled:
+            files = SpoolFiles(config.spool_folder)
+            spool = Spool(files, self.daemon, self.clock.now_ms, self.store.lines)
+            work.append(("spool", spool.run(stop, config.spool.poll_s)))
+        return work
+
+    async def _count_gpus(self) -> None:
+        """GPUs that the preset counts on and the box does not have are out of service."""
+        machine, gpus = self.daemon.machine, self.setting.gpus
+        for gpu in range(gpus.count, machine.policy.preset.gpus):
+            if gpu not in machine.failed_gpus:
+                log.warning("GPU %d: this box has no such GPU, its slots are out of service", gpu)
+                await self.daemon.enter(GpuChanged(gpu, healthy=False))
+
+    async def _measure_gpus(self) -> None:
+        gpus = self.setting.gpus
+        while gpus.device == "cuda":
+            for gpu in range(gpus.count):
+                try:
+                    self.metrics.on_gpu(gpu, await asyncio.to_thread(gpus.used_bytes, gpu))
+                except Exception:
+                    log.exception("GPU %d: its memory cannot be measured", gpu)
+            await asyncio.sleep(GPU_ROUND_S)
+
+    async def _compare_clocks(self) -> None:
+        """Say so once when the wall clock has been moved: deadlines go by the steady clock."""
+        told = 0
+        while isinstance(self.clock, SystemClock):
+            off = self.clock.behind_wall_ms()
+            if abs(off - told) > CLOCK_OFF_MS:
+                log.warning("the wall clock was moved by %+.1f s; deadlines stay", off / 1000)
+                told = off
+            await asyncio.sleep(CLOCK_ROUND_S)
+
+
+async def _cancelled(tasks: "list[asyncio.Task[None]]") -> None:
+    for task in tasks:
+        task.cancel()
+    for found in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(found, Exception):
+            log.error("a side task had failed", exc_info=found)
+
+
+async def _finished(task: "asyncio.Task[None]") -> None:
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def setting_of(config: Config, policy: Policy, gpus: Gpus) -> Setting:
+    """Production's setting. Raises InputError where the configuration cannot be used."""
+    http = config.http
+    if http.enabled and http.auth == "none":
+        need_loopback(http.host, "http.host")
+    if not http.enabled and not config.spool.enabled:
+        raise InputError("spool.enabled: found false, allowed without http is true: no offers else")
+    return Setting(config, policy, gpus, config.job_settings())

@@ -1,0 +1,595 @@
+"""The supervisor on real launchers and stub workers: every job's end is entered, once, in time."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import live.job_watch
+from live.clock import ManualClock
+from live.daemon import take_in
+from live.gpus import CpuSlots, GpuError, GpuProcess, Gpus
+from live.job_files import (
+    JOB,
+    JobExit,
+    JobSpec,
+    ask_to_stop,
+    exit_of,
+    launcher_of,
+    lock_held,
+    read_record,
+    stop_reason,
+    write_atomic,
+    write_record,
+)
+from live.job_settings import JobSettings
+from live.launching import launcher_command, signal_launcher, wanted, write_job
+from live.reaping import marked, reap
+from live.rows import Submission, job_dir
+from live.storage_watch import StorageWatch, job_bytes
+from live.supervisor import Supervisor
+from shared.decisions import Policy
+from shared.errors import InputError
+from shared.inputs import (
+    GpuChanged,
+    Input,
+    JobEnded,
+    OfferArrived,
+    PolicyPut,
+    StartRequested,
+    StorageChanged,
+)
+from shared.ledger import LedgerEntry, Recorder
+from shared.machine import Machine
+from shared.offers import Offer
+from shared.presets import ACCURACY_4, THROUGHPUT_24, Preset
+
+T0 = 1_000_000
+HOUR = 3_600_000
+PATIENCE_S = 30.0
+QUICK = JobSettings(
+    worker_module="live.worker_stub",
+    torchrun=False,
+    processes=1,
+    max_restarts=1,
+    stop_grace_s=0.5,
+    poll_s=0.02,
+    kill_timeout_s=1.0,
+    release_timeout_s=0.2,
+    stable_s=0.0,
+    health_every_s=0.02,
+)
+
+
+class Desk:
+    """The daemon's part: one machine, its ledger, and who listens."""
+
+    def __init__(self, preset: Preset = ACCURACY_4) -> None:
+        self.clock = ManualClock(T0)
+        self.recorder = Recorder(PolicyPut(Policy(preset)), T0)
+        self.entries: list[LedgerEntry] = []
+        self.extras: list[Any] = []
+        self.listener: Callable[[LedgerEntry, list[Any]], None] = lambda *_: None
+
+    @property
+    def machine(self) -> Machine:
+        return self.recorder.machine
+
+    async def enter(self, entry: Input, *, extra: Any = ()) -> None:
+        self.extras.append(extra)
+        for made, answers in take_in(self.recorder, entry, self.clock.now_ms()):
+            self.entries.append(made)
+            self.listener(made, answers)
+
+    async def start(self, task_id: str = "a", hours: float = 10.0) -> int:
+        """Accept and start a task; the ledger seq of its start."""
+        offer = Offer(task_id, "meta-llama/Llama-3.1-8B", "InstructTextTask", hours, 1, 8 * 10**9)
+        await self.enter(OfferArrived(offer))
+        await self.enter(StartRequested(task_id))
+        return self.entries[-1].seq
+
+    def told(self) -> list[tuple[object, ...]]:
+        """What has been entered besides offers and starts."""
+        told: list[tuple[object, ...]] = []
+        for line in self.entries:
+            match line.entry:
+                case JobEnded(task_id, outcome, phase):
+                    told.append((task_id, phase, outcome))
+                case GpuChanged(gpu, healthy):
+                    told.append((gpu, healthy))
+        return told
+
+
+class ScriptedGpus:
+    """GPUs that say what a test has put here."""
+
+    device = "cuda"
+
+    def __init__(self) -> None:
+        self.count = 8
+        self.used: dict[int, int] = {}
+        self.seen: dict[int, tuple[GpuProcess, ...]] = {}
+        self.faults: dict[int, str] = {}
+        self.mute = False
+
+    def name(self, gpu: int) -> str:
+        return "H100"
+
+    def memory_bytes(self, gpu: int) -> int:
+        return 80 * 10**9
+
+    def used_bytes(self, gpu: int) -> int:
+        return self.used.get(gpu, 0)
+
+    def processes(self, gpu: int) -> tuple[GpuProcess, ...]:
+        return self.seen.get(gpu, ())
+
+    def fault(self, gpu: int) -> str | None:
+        if self.mute:
+            raise GpuError("mute")
+        return self.faults.get(gpu)
+
+
+class Bench:
+    """A supervisor at its desk."""
+
+    def __init__(self, root: Path, gpus: Gpus | None = None, preset: Preset = ACCURACY_4) -> None:
+        self.root, self.gpus = root, gpus or CpuSlots(8)
+        self.desk = Desk(preset)
+        self.request: dict[str, object] = {"stub_seconds": 0.1, "model": "m"}
+        self.settings = QUICK
+        self.supervisor = self.open()
+
+    def open(self) -> Supervisor:
+        """A supervisor at this desk, which takes the place of the one before."""
+        self.supervisor = Supervisor(
+            self.desk,
+            self.desk.clock,
+            self.gpus,
+            self.root,
+            lambda _: wanted(self.request),
+            self.settings,
+        )
+        self.desk.listener = self.supervisor.on_entry
+        return self.supervisor
+
+    def folder(self, seq: int) -> Path:
+        return self.root / job_dir(seq)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                await asyncio.sleep(0.01)
+
+    async def running(self, seq: int) -> int:
+        """Wait for a job to be at work; its launcher's pid."""
+        await self.until((self.folder(seq) / "heartbeat").exists)
+        record = launcher_of(self.folder(seq))
+        assert record is not None
+        return record.pid
+
+    async def over(self) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            await self.supervisor.idle()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Any:
+    made = Bench(tmp_path / "jobs")
+    yield made
+    clear(made.root)
+
+
+@pytest.fixture
+def gpu_bench(tmp_path: Path) -> Any:
+    made = Bench(tmp_path / "jobs", ScriptedGpus())  # type: ignore[arg-type]
+    yield made
+    clear(made.root)
+
+
+def clear(root: Path) -> None:
+    for folder in root.iterdir():
+        signal_launcher(folder, signal.SIGKILL)
+        record = launcher_of(folder)
+        assert not reap(folder, record.cgroup if record else None, patience_s=10.0)
+
+
+def run(story: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(story)
+
+
+def test_a_job_from_its_start_to_a_free_slot(bench: Bench) -> None:
+    async def story() -> None:
+        seq = await bench.desk.start("../../etc/passwd")
+        await bench.over()
+        assert bench.desk.told()[-1] == ("../../etc/passwd", "gone", "completed")
+        assert bench.desk.machine.slots_in_use == 0
+        assert [path.name for path in bench.root.iterdir()] == [job_dir(seq)]
+        spec = read_record(bench.folder(seq), JOB, JobSpec)
+        assert spec is not None
+        assert (spec.deadline_ms - spec.started_ms, spec.warn_ms) == (
+            10 * HOUR,
+            spec.deadline_ms - 300_000,
+        )
+        assert (spec.model, spec.gpus, spec.memory_gb_per_gpu) == ("m", (0, 1), 80.0)
+        assert not any(isinstance(row, Submission) for extra in bench.desk.extras for row in extra)
+
+    run(story())
+
+
+def test_four_at_once(bench: Bench) -> None:
+    async def story() -> None:
+        bench.request["stub_seconds"] = 0.5
+        for task_id in "abcd":
+            await bench.desk.start(task_id)
+        await bench.until(lambda: sum(map(lock_held, bench.root.iterdir())) == 4)
+        assert [job.slot for job in bench.supervisor.status()] == [0, 1, 2, 3]
+        await bench.over()
+        ends = {told[0] for told in bench.desk.told() if told[1:] == ("gone", "completed")}
+        assert ends == set("abcd")
+
+    run(story())
+
+
+def test_the_warning_comes_with_the_margin_and_what_there_is_is_delivered(bench: Bench) -> None:
+    async def story() -> None:
+        bench.request["stub_seconds"] = 3600
+        seq = await bench.desk.start()
+        await bench.running(seq)
+        deadline_ms = bench.desk.machine.jobs["a"].deadline_ms
+        assert deadline_ms is not None
+        bench.desk.clock.move_to(deadline_ms - 300_001)
+        for _ in range(5):
+            await asyncio.sleep(0.02)
+        assert stop_reason(bench.folder(seq)) is None
+        bench.desk.clock.move_to(deadline_ms - 300_000)
+        await bench.over()
+        assert bench.desk.told()[-1] == ("a", "gone", "completed")
+        assert bench.desk.entries[-1].at_ms == deadline_ms - 300_000
+
+    run(story())
+
+
+def test_at_the_deadline_a_job_is_killed(bench: Bench) -> None:
+    async def story() -> None:
+        bench.settings = replace(QUICK, stop_grace_s=3600.0, margin_ms=1)
+        bench.open()
+        bench.request["behaviour"] = "ignore_sigterm"
+        seq = await bench.desk.start()
+        await bench.running(seq)
+        bench.desk.clock.advance(10 * HOUR + 10)
+        await bench.over()
+        assert bench.desk.told() == [("a", "stopping", "failed"), ("a", "gone", "failed")]
+        assert marked(bench.folder(seq)) == set()
+
+    run(story())
+
+
+def test_deadlines_that_are_not_enforced(bench: Bench) -> None:
+    async def story() -> None:
+        bench.settings = replace(QUICK, enforce_deadlines=False)
+        bench.open()
+        bench.request["stub_seconds"] = 0.5
+        seq = await bench.desk.start()
+        await bench.running(seq)
+        bench.desk.clock.advance(99 * HOUR)
+        await bench.over()
+        assert bench.desk.told()[-1] == ("a", "gone", "completed")
+        assert stop_reason(bench.folder(seq)) is None
+        spec = read_record(bench.folder(seq), JOB, JobSpec)
+        assert spec is not None
+        assert spec.time_left is None
+
+    run(story())
+
+
+def test_a_killed_launcher_is_replaced_and_the_job_goes_on(bench: Bench) -> None:
+    async def story() -> None:
+        bench.request["behaviour"] = "orphans_too"
+        seq = await bench.desk.start()
+        pid = await bench.running(seq)
+        await bench.until(lambda: len(marked(bench.folder(seq))) == 2)
+        old = marked(bench.folder(seq))
+        os.kill(pid, signal.SIGKILL)
+        await bench.until(lambda: (launcher_of(bench.folder(seq)) or pid) != pid)
+        await bench.until(lambda: (record(bench, seq).pid, record(bench, seq).attempt) != (pid, 1))
+        assert not old & marked(bench.folder(seq))
+        await bench.until(lambda: record(bench, seq).attempt == 2)
+        os.kill(record(bench, seq).pid, signal.SIGKILL)
+        await bench.over()
+        assert bench.desk.told()[-1] == ("a", "gone", "failed")
+        assert record(bench, seq).faults == ("crash", "crash")
+        assert marked(bench.folder(seq)) == set()
+
+    run(story())
+
+
+def record(bench: Bench, seq: int) -> Any:
+    found = launcher_of(bench.folder(seq))
+    assert found is not None
+    return found
+
+
+def test_a_job_is_cancelled(bench: Bench) -> None:
+    async def story() -> None:
+        bench.request["stub_seconds"] = 3600
+        await bench.running(await bench.desk.start())
+        with pytest.raises(InputError, match="found 'b'"):
+            bench.supervisor.cancel("b", "operator")
+        bench.supervisor.cancel("a", "operator")
+        await bench.over()
+        assert bench.desk.told()[-1] == ("a", "gone", "cancelled")
+
+    run(story())
+
+
+def test_a_disk_that_is_full_delays_the_launch(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = iter([True] * 4)
+
+    def full(*arguments: Any) -> None:
+        if next(failures, False):
+            raise OSError(28, "No space left on device")
+        write_job(*arguments)
+
+    monkeypatch.setattr(live.job_watch, "write_job", full)
+
+    async def story() -> None:
+        seq = await bench.desk.start()
+        await bench.over()
+        assert bench.desk.told()[-1] == ("a", "gone", "completed")
+        assert record(bench, seq).attempt == 1
+        assert next(failures, None) is None
+
+    run(story())
+
+
+# A new daemon.
+
+
+def test_a_new_supervisor_adopts_the_same_processes(bench: Bench) -> None:
+    async def story() -> None:
+        bench.request["stub_seconds"] = 3600
+        seq = await bench.desk.start()
+        pid = await bench.running(seq)
+        workers = marked(bench.folder(seq))
+        await bench.supervisor.close()
+        assert lock_held(bench.folder(seq))
+        after = bench.open()
+        assert after.recover({"a": seq, "b": 99}) == ["a"]
+        await bench.until(lambda: after.status())
+        assert after.status()[0].launcher == record(bench, seq)
+        assert (record(bench, seq).pid, marked(bench.folder(seq))) == (pid, workers)
+        ask_to_stop(bench.folder(seq), "operator")
+        await bench.over()
+        assert bench.desk.told()[-1] == ("a", "gone", "completed")
+        assert record(bench, seq).attempt == 1
+
+    run(story())
+
+
+def test_an_interrupted_job_is_taken_up_by_the_next_supervisor(bench: Bench) -> None:
+    async def story() -> None:
+        bench.request["stub_seconds"] = 3600
+        seq = await bench.desk.start()
+        await bench.running(seq)
+        await bench.supervisor.close(interrupt=True)
+        await bench.until(lambda: not lock_held(bench.folder(seq)))
+        assert exit_of(bench.folder(seq)) is None
+        shorten(bench.folder(seq))
+        bench.open().recover({"a": seq})
+        await bench.over()
+        assert bench.desk.told()[-1] == ("a", "gone", "completed")
+        assert record(bench, seq).faults == ("stopped",)
+
+    run(story())
+
+
+def shorten(folder: Path) -> None:
+    spec = read_record(folder, JOB, JobSpec)
+    assert spec is not None
+    write_record(folder, JOB, spec.model_copy(update={"request": {"stub_seconds": 0.1}}))
+
+
+def test_a_job_that_ended_meanwhile_is_not_launched_again(bench: Bench) -> None:
+    async def story() -> None:
+        bench.desk.listener = lambda *_: None
+        seq = await bench.desk.start()
+        bench.folder(seq).mkdir()
+        end = JobExit(outcome="cancelled", reason="", attempts=3, ended_ms=1)
+        write_record(bench.folder(seq), "exit.json", end)
+        bench.open().recover({"a": seq})
+        await bench.over()
+        assert bench.desk.told()[-1] == ("a", "gone", "cancelled")
+        assert launcher_of(bench.folder(seq)) is None
+
+    run(story())
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_job_that_was_never_launched_is_launched(bench: Bench, broken: bool) -> None:
+    async def story() -> None:
+        bench.desk.listener = lambda *_: None
+        seq = await bench.desk.start()
+        if broken:
+            bench.folder(seq).mkdir()
+            write_atomic(bench.folder(seq) / JOB, "{")
+        bench.open().recover({"a": seq})
+        await bench.over()
+        assert bench.desk.told()[-1] == ("a", "gone", "completed")
+
+    run(story())
+
+
+@pytest.mark.parametrize("why", ["stopping", "late"])
+def test_a_job_without_a_launcher_that_is_past_its_time_is_failed(bench: Bench, why: str) -> None:
+    async def story() -> None:
+        bench.desk.listener = lambda *_: None
+        seq = await bench.desk.start()
+        if why == "late":
+            bench.desk.clock.advance(10 * HOUR - 100_000)  # after the warning
+        else:
+            await bench.desk.enter(JobEnded("a", phase="stopping"))
+        bench.open().recover({"a": seq})
+        await bench.over()
+        assert bench.desk.told()[-1] == ("a", "gone", "failed")
+        assert not bench.folder(seq).exists()
+
+    run(story())
+
+
+# GPUs.
+
+
+def test_memory_that_is_not_released_quarantines_the_gpu_until_it_is(gpu_bench: Bench) -> None:
+    gpus: Any = gpu_bench.gpus
+
+    async def story() -> None:
+        watch = asyncio.create_task(gpu_bench.supervisor.run())
+        gpus.used = {1: 5 * 10**9}
+        await gpu_bench.desk.start()
+        await gpu_bench.until(lambda: (1, False) in gpu_bench.desk.told())
+        assert gpu_bench.desk.machine.jobs["a"].state == "stopping"
+        assert gpu_bench.desk.machine.failed_gpus == {1}
+        gpus.used = {}
+        await gpu_bench.over()
+        await gpu_bench.until(lambda: not gpu_bench.desk.machine.failed_gpus)
+        told = [("a", "stopping", "completed"), (1, False), ("a", "gone", "completed"), (1, True)]
+        assert gpu_bench.desk.told() == told
+        watch.cancel()
+
+    run(story())
+
+
+def test_a_gpu_that_fails_ends_its_job_and_comes_back_when_it_is_well(gpu_bench: Bench) -> None:
+    gpus: Any = gpu_bench.gpus
+
+    async def story() -> None:
+        watch = asyncio.create_task(gpu_bench.supervisor.run())
+        gpu_bench.request["behaviour"] = "ignore_sigterm"
+        first = await gpu_bench.desk.start("a")
+        other = await gpu_bench.desk.start("b")
+        await gpu_bench.running(first)
+        await gpu_bench.running(other)
+        gpus.faults = {0: "GPU 0: Xid 79"}
+        await gpu_bench.until(lambda: "a" not in gpu_bench.desk.machine.jobs)
+        assert gpu_bench.desk.told() == [
+            (0, False), ("a", "stopping", "gpu_failed"), ("a", "gone", "gpu_failed"),
+        ]  # fmt: skip
+        assert lock_held(gpu_bench.folder(other))
+        gpus.faults, gpus.used = {}, {0: 2 * 10**9}
+        await asyncio.sleep(0.2)
+        assert gpu_bench.desk.machine.failed_gpus == {0}  # well, but not clean
+        gpus.used = {}
+        await gpu_bench.until(lambda: not gpu_bench.desk.machine.failed_gpus)
+        watch.cancel()
+        await gpu_bench.supervisor.close()
+
+    run(story())
+
+
+def test_a_driver_that_gives_no_answer_takes_gpus_out_but_ends_no_job(gpu_bench: Bench) -> None:
+    gpus: Any = gpu_bench.gpus
+
+    async def story() -> None:
+        gpu_bench.request["stub_seconds"] = 3600
+        seq = await gpu_bench.desk.start()
+        await gpu_bench.running(seq)
+        gpus.mute = True
+        for _ in range(4):
+            await gpu_bench.supervisor.gpu_watch.look()
+        assert gpu_bench.desk.machine.failed_gpus == set(range(8))
+        assert gpu_bench.supervisor.gpu_watch.fault_of((0, 1)) is None
+        gpus.mute = False
+        await gpu_bench.supervisor.gpu_watch.look()
+        assert gpu_bench.desk.machine.failed_gpus == set()
+        assert lock_held(gpu_bench.folder(seq))
+        assert len(gpu_bench.desk.told()) == 16
+        await gpu_bench.supervisor.close()
+
+    run(story())
+
+
+def test_on_a_shared_gpu_only_the_slot_s_own_processes_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus = ScriptedGpus()
+    bench = Bench(tmp_path / "jobs", gpus, THROUGHPUT_24)  # type: ignore[arg-type]
+    mine, other = bench.root / "00000001", bench.root / "00000002"
+    alive = {7: str(mine), 8: str(other)}
+    monkeypatch.setattr("live.gpu_watch.job_of", alive.get)
+    gpus.used = {0: 60 * 10**9}
+    gpus.seen = {0: (GpuProcess(7, 10**10), GpuProcess(8, None))}
+
+    async def story() -> None:
+        watch = bench.supervisor.gpu_watch
+        await watch.look()
+        alive.pop(7)  # dead, and still listed by the driver
+        assert await watch.unreleased(mine, (0,), 3) == {0}
+        gpus.seen = {0: (GpuProcess(8, None),)}
+        assert await watch.unreleased(mine, (0,), 3) == set()
+        assert await watch.unreleased(other, (0,), 3) == {0}
+        assert await watch.unreleased(mine, (0,), 1) == {0}  # alone, all of it counts
+
+    run(story())
+
+
+# Storage.
+
+
+def test_storage_is_entered_once_and_not_at_every_wobble(tmp_path: Path) -> None:
+    desk = Desk()
+    free = [1000]
+    watch = StorageWatch(desk, tmp_path, lambda: 1000, free_bytes=lambda _: free[0])
+    (tmp_path / "job").mkdir()
+
+    async def story() -> None:
+        for free[0] in (1000, 999, 1001, 998, 1001, 1199, 1200, 5000, 1199, 1001):
+            await watch.look([])
+        assert [line.entry for line in desk.entries] == [
+            StorageChanged(available=False),
+            StorageChanged(available=True),
+        ]
+        free[0] = 1999
+        await watch.look([tmp_path / "job"])  # which will still want its own 1000
+        assert desk.machine.storage_full
+
+    run(story())
+
+
+def test_a_job_s_disk_is_that_of_its_checkpoints() -> None:
+    assert job_bytes(ACCURACY_4) > 3 * 60 * 10**9
+    assert job_bytes(THROUGHPUT_24) < job_bytes(ACCURACY_4) / 4
+
+
+# How launchers are started.
+
+
+def test_a_launcher_s_command_is_a_list(tmp_path: Path) -> None:
+    folder = tmp_path / "00000007"
+    plain = [sys.executable, "-m", "live.launcher", str(folder)]
+    assert launcher_command(folder, scope=False) == plain
+    scoped = launcher_command(folder, scope=True)
+    assert Path(scoped[0]).name == "systemd-run"
+    assert "--scope" in scoped
+    assert scoped[scoped.index("--") + 1 :] == plain
+
+
+@pytest.mark.parametrize(("name", "value"), [("poll_s", 0), ("margin_ms", -1)])
+def test_settings_are_checked(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=name):
+        replace(QUICK, **{name: value})
+
+
+def test_the_warning_never_takes_more_than_a_quarter_of_a_job() -> None:
+    assert JobSettings().warn_ms(0, 10 * HOUR) == 10 * HOUR - 300_000
+    assert JobSettings().warn_ms(0, 60_000) == 45_000
+    assert JobSettings(margin_ms=0).warn_ms(0, 10 * HOUR) == 10 * HOUR - 20_000
+    assert JobSettings(margin_ms=0, speed=10.0).warn_ms(0, 10 * HOUR) == 10 * HOUR - 200_000
