@@ -17,7 +17,7 @@ from shared.presets import preset_named
 from sim.engine.gates import static_columns
 from sim.offers_file import write_offers
 
-SCENARIO = "name: a year\ndays: 365\nwarm_up_days: 1\nreplications: 100\nseed: 1\n"
+SCENARIO = "name: a year\ndays: 365\nwarm_up_days: 1\nreplications: 8\nseed: 1\n"
 _NAMES = ("compare", "replay", "generate", "import-trace", "verify", "score", "schema")
 
 
@@ -95,7 +95,7 @@ def run(count: int, rounds: int) -> dict[str, Any]:
     """All of it."""
     return {
         "replay": replay_against_naive(count // 2, rounds),
-        "compare": compare_a_year(100),
+        "compare": compare_a_year(8),
         "help_s": help_pages(rounds),
         "profile_s": profile(count),
     }

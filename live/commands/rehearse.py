@@ -41,8 +41,18 @@ def run(call: argparse.Namespace) -> int:
     told = asyncio.run(play())
     told["verify"], told["divergence"] = _verified(call.ledger)
     _print(call, told)
-    held = told["verify"] == FINE and told["completed"] == told["started"] == told["accepted"]
-    return FINE if held else DOES_NOT_HOLD
+    return FINE if _holds(told, upset=bool(events)) else DOES_NOT_HOLD
+
+
+def _holds(told: dict[str, Any], *, upset: bool) -> bool:
+    """No divergence, an answer to every offer, a result of every accepted job.
+
+    upset: events were on the programme; a job on a GPU that fails may fail, and its start too.
+    """
+    if told["verify"] != FINE or told["unanswered"]:
+        return False
+    ended = told["completed"] + told["failed"]
+    return ended == told["started"] and (upset or told["completed"] == told["accepted"])
 
 
 def _setting(call: argparse.Namespace, config: Config, stage: StageSet, begin_ms: int) -> Setting:

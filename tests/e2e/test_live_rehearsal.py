@@ -1,0 +1,109 @@
+"""A rehearsal: the real daemon over HTTP in compressed time, and what the simulator says of it."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sim.cli import main as sim
+
+ROOT = Path(__file__).parents[2]
+SCENARIO = """
+name: half a day
+days: 0.5
+warm_up_days: 0
+seed: 4
+arrivals: {kind: poisson, offers_per_hour: 8}
+"""
+EVENTS = [
+    {"at_hours": 1, "do": "drain"},
+    {"at_hours": 2, "do": "resume"},
+    {"at_hours": 3, "do": "disk_full"},
+    {"at_hours": 4, "do": "disk_free"},
+    {"at_hours": 5, "do": "gpu_fails", "gpu": 3},
+    {"at_hours": 7, "do": "gpu_repaired", "gpu": 3},
+    {"at_hours": 8, "do": "policy", "cap": 2},
+    {"at_hours": 9.5, "do": "policy", "preset": "throughput_24"},
+]
+
+
+@pytest.fixture(scope="module")
+def offers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("offers")
+    scenario = folder / "scenario.yaml"
+    scenario.write_text(SCENARIO)
+    path = folder / "offers.jsonl"
+    assert sim(["generate", str(scenario), "--days", "0.5", "--out", str(path)]) == 0
+    return path
+
+
+def live(*arguments: object) -> subprocess.CompletedProcess[str]:
+    call = [sys.executable, "-m", "live", *map(str, arguments)]
+    return subprocess.run(call, capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+def test_a_rehearsal_with_everything_in_the_middle_agrees_with_the_simulator(
+    tmp_path: Path, offers: Path
+) -> None:
+    ledger, events = tmp_path / "ledger.db", tmp_path / "events.jsonl"
+    events.write_text("".join(json.dumps(event) + "\n" for event in EVENTS))
+    done = live(
+        "rehearse", offers, "--speed", "4000", "--worker", "stub", "--ledger", ledger,
+        "--events", events, "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout)
+    assert told["verify"] == 0
+    assert told["divergence"] is None
+    assert told["offers"] == len(offers.read_text().splitlines())
+    assert told["accepted"] + told["refused"] == told["offers"]
+    assert told["started"] == told["completed"] + told["failed"] > 4
+    lines = _lines(ledger)
+    kinds = {line["kind"] for line in lines}
+    assert {"policy", "offer", "start", "ended", "gpu", "operator", "storage"} <= kinds
+    gates = {line["decisions"][0]["gate"] for line in lines if line["kind"] == "offer"}
+    assert {"accepted", "draining", "storage", "capacity"} <= gates
+    assert sim(["verify", str(ledger)]) == 0
+
+
+def test_a_changed_decision_in_its_ledger_is_found(tmp_path: Path, offers: Path) -> None:
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join(offers.read_text().splitlines(keepends=True)[:3]))
+    ledger = tmp_path / "ledger.db"
+    done = live("rehearse", few, "--speed", "50000", "--ledger", ledger, "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    with sqlite3.connect(ledger) as connection:
+        connection.execute(
+            "UPDATE ledger SET line = replace(line, '\"slot\":0', '\"slot\":1') WHERE seq = 2"
+        )
+    connection.close()
+    assert sim(["verify", str(ledger)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--speed", "0"], "--speed: found 0"),
+        (["--ledger", "README.md"], "--ledger: README.md: exists"),
+        (["--events", "README.md"], "README.md:1: no valid JSON"),
+    ],
+)
+def test_a_wrong_call_is_one_line(
+    arguments: list[str], says: str, offers: Path, tmp_path: Path
+) -> None:
+    call = ["rehearse", str(offers), "--ledger", str(tmp_path / "l.db"), *arguments]
+    done = live(*call)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert says in done.stderr
+
+
+def _lines(ledger: Path) -> list[dict[str, object]]:
+    connection = sqlite3.connect(ledger)
+    try:
+        return [json.loads(line) for (line,) in connection.execute("SELECT line FROM ledger")]
+    finally:
+        connection.close()
