@@ -69,7 +69,7 @@ def _coarse(found: LossAdvantage, value: Estimate) -> str:
     """Between which values tried the crossing was read from a straight line."""
     for left, right in pairwise(found.lower):
         if left <= value.mean <= right and right - left > value.mean:
-            ends = f"{share_of(left, 0)} and {share_of(right, 0)}"
+            ends = f"{share_of(left, 2)} and {share_of(right, 2)}"
             return f" (read from a straight line between {ends}, the values tried)"
     return ""
 

@@ -157,10 +157,10 @@ def test_no_break_even_is_told_too(many, line, words):
 
 def test_a_crossing_between_the_first_shares_tried_says_so():
     line = {lower: 100 * lower for lower in ADVANTAGES}
-    comparison = made(revenue([0.0, 0.0], [1.0, 1.0]), advantage=line)
+    comparison = made(revenue([0.0, 0.0], [0.1, 0.1]), advantage=line)
     found = " ".join(answer(comparison).depends)
-    assert "1.00%" in found
-    assert f"straight line between 0% and {100 * ADVANTAGES[1]:.0f}%" in found
+    assert "0.10%" in found
+    assert f"straight line between 0.00% and {100 * ADVANTAGES[1]:.2f}%" in found
 
 
 def test_the_recommendation_is_judged_by_the_claims():
