@@ -99,10 +99,10 @@ class Replication:
 
 def workload_of(world: World, replication: int) -> Workload:
     """The offers of one replication and the fate of each."""
-    return _made(world, replication)[1]
+    return made(world, replication)[1]
 
 
-def _made(world: World, replication: int) -> tuple[Arrivals | None, Workload]:
+def made(world: World, replication: int) -> tuple[Arrivals | None, Workload]:
     """The generated offers (None: recorded ones), and with them the fate of each."""
     scenario = world.scenario
     start_ms, end_ms = world.span_ms
@@ -151,7 +151,7 @@ def decided(world: World, workload: Workload) -> Iterator[tuple[str, Decisions]]
 def replicate(world: World, number: int) -> Replication:
     """Run one replication under every preset, each job's outcome under every quality model."""
     scenario = world.scenario
-    arrivals, workload = _made(world, number)
+    arrivals, workload = made(world, number)
     scene = scene_of(arrivals, workload, scenario.market, scenario.seed, number, world.calibration)
     policies = scenario.policies(world.box)
     runs = dict(decided(world, workload))
@@ -201,21 +201,21 @@ class Replicator:
     def __init__(self, world: World, processes: int) -> None:
         """``processes`` 1: here, in this process."""
         self._world = world
-        self._pool: ProcessPoolExecutor | None = None
+        self.pool: ProcessPoolExecutor | None = None
         if processes > 1:
             # a fresh server process forks the workers: no threads of ours are copied into them
             context = get_context("forkserver")
             context.set_forkserver_preload(["sim.experiment"])
-            self._pool = ProcessPoolExecutor(
+            self.pool = ProcessPoolExecutor(
                 processes, mp_context=context, initializer=_take_world, initargs=(world,)
             )
 
     def run(self, numbers: Sequence[int]) -> Iterator[Replication]:
         """Run these replications; each is given as it is finished."""
-        if self._pool is None:
+        if self.pool is None:
             yield from (replicate(self._world, number) for number in numbers)
             return
-        waiting = {self._pool.submit(_replicate_here, number) for number in numbers}
+        waiting = {self.pool.submit(_replicate_here, number) for number in numbers}
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)
@@ -226,12 +226,12 @@ class Replicator:
     def __exit__(
         self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
     ) -> None:
-        if self._pool is None:
+        if self.pool is None:
             return
         if kind is not None:
-            for process in list((self._pool._processes or {}).values()):  # there is no public way
+            for process in list((self.pool._processes or {}).values()):  # there is no public way
                 process.terminate()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.pool.shutdown(wait=False, cancel_futures=True)
 
 
 def replications(world: World, count: int, processes: int) -> Iterator[Replication]:
@@ -252,6 +252,11 @@ def _take_world(world: World) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _replicate_here(number: int) -> Replication:
+def world_here() -> World:
+    """The world that this worker of a ``Replicator`` was given."""
     assert _world is not None
-    return replicate(_world, number)
+    return _world
+
+
+def _replicate_here(number: int) -> Replication:
+    return replicate(world_here(), number)

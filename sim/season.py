@@ -5,7 +5,7 @@ task's score is known when the task is over; what has not ended at a moment coun
 Where we take part, the last of the competitors' places is ours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -133,9 +133,15 @@ def calibration_of(market: MarketConfig, folder: Path) -> Calibration | None:
 
 
 def play(
-    scene: Scene, decisions: Decisions, preset: Preset, window_ms: tuple[int, int]
+    scene: Scene,
+    decisions: Decisions,
+    preset: Preset,
+    window_ms: tuple[int, int],
+    models: Collection[str] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Quality model to measure to value. Rates of nothing are NaN.
+
+    models: those that are played; None plays every one that can be.
 
     Rates count the jobs whose result comes inside the window [begin, end) of epoch milliseconds;
     the income is the mean over the window's days, from the seventh of the stream on.
@@ -144,9 +150,10 @@ def play(
     slot, luck = slot_of(preset), scene.luck.of(jobs.offer)
     ended = decisions.end_ms[jobs.offer]
     inside = (ended >= window_ms[0]) & (ended < window_ms[1])
-    models = models_of(scene.market.quality, scene.calibration)
     measures = {}
-    for name, model in models.items():
+    for name, model in models_of(scene.market.quality, scene.calibration).items():
+        if models is not None and name not in models:
+            continue
         outcomes = _without(model.outcomes(jobs, slot, luck), lost)
         measures[name] = _measured(scene, jobs, outcomes, inside, window_ms)
     return measures

@@ -5,19 +5,16 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from shared.errors import InputError
 from sim.cli import INTERRUPTED
+from sim.commands.world import prepare, world_of
 from sim.comparison import Comparison, compared, revenue_difference
 from sim.console import print_comparison
 from sim.experiment import Replication, Replicator, World
 from sim.output_analysis import Sequential
-from sim.scenario import Scenario, read_scenario
-from sim.season import calibration_of
 
 LEAST_FOR_PRECISION = 10
 """Replications before a sequential run looks for the first time (Law, section 9.4.1)."""
@@ -27,9 +24,9 @@ MOST_FOR_PRECISION = 1_000
 
 def run(call: argparse.Namespace) -> int:
     """Compare; print the table or the document, write the results folder."""
-    world = _world(call)
+    world = world_of(call, replications=_asked(call), precision=call.precision)
     if call.out:
-        _prepare(call.out)
+        prepare(call.out)
     asked = world.scenario.replications
     done, stopped, whole = _replicated(world, call.processes or os.cpu_count() or 1)
     if not done:
@@ -58,43 +55,11 @@ def _print(comparison: Comparison, call: argparse.Namespace, whole: bool) -> Non
         print(f"report: {call.out / 'report.html'}")
 
 
-def _world(call: argparse.Namespace) -> World:
-    scenario, box = read_scenario(call.scenario)
-    if call.calibration is not None:  # a path of the caller's, not one beside the scenario
-        scenario = scenario.calibrated_by(str(call.calibration.absolute()))
-    scenario = scenario.changed(
-        replications=_asked(call), seed=call.seed, days=call.days, precision=call.precision
-    )
-    calibration = calibration_of(scenario.market, call.scenario.parent)
-    path = call.offers or _named_offers(scenario, call.scenario)
-    if path is None:
-        return World(scenario, box, calibration=calibration)
-    if call.days is not None:
-        raise InputError("--days: not with an offers file, which is replayed whole")
-    from sim.offers_file import read_offers
-
-    return World(scenario, box, read_offers(path), calibration)
-
-
 def _asked(call: argparse.Namespace) -> int | None:
     """The replications asked for; a precision asked for alone may take many."""
     if call.replications is None and call.precision is not None:
         return MOST_FOR_PRECISION
     return None if call.replications is None else int(call.replications)
-
-
-def _named_offers(scenario: Scenario, scenario_path: Path) -> Path | None:
-    """The offers file that the scenario itself names, beside it."""
-    named = getattr(scenario.arrivals, "path", None)
-    return None if named is None else scenario_path.parent / str(named)
-
-
-def _prepare(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as why:
-        reason = (why.strerror or str(why)).lower()
-        raise InputError(f"--out: {out}: cannot be made: {reason}") from None
 
 
 def _replicated(world: World, processes: int) -> tuple[list[Replication], str, bool]:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from shared.errors import InputError
-from sim.commands.compare import _prepare, _world
+from sim.commands.world import prepare, world_of
 from sim.experiment import World
 from sim.measures import METRICS
 from sim.quality import models_of
@@ -50,10 +50,10 @@ class Study:
 
 def run(call: argparse.Namespace) -> int:
     """Study the scenario; print tables or the document, write the folder."""
-    world = _world(argparse.Namespace(**vars(call), precision=None))
+    world = world_of(call, replications=call.replications)
     _check(call)
     if call.out:
-        _prepare(call.out)
+        prepare(call.out)
     asked = call.replications or min(REPLICATIONS[call.method], world.scenario.replications)
     with Seasons(world, call.processes or os.cpu_count() or 1) as seasons:
         study = _studied(call, world, asked, seasons)

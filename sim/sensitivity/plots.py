@@ -119,12 +119,13 @@ def _mean(found: Estimate | None) -> str:
 
 
 def caps_plot(curves: Mapping[str, CapCurve]) -> Plot:
-    """Revenue and first places over caps, a line a quality model; a ring at each best cap."""
-    figure, panels = canvas(2, 7.0, sharex=True)
-    for axes, metric in zip(panels, CAP_METRICS, strict=True):
-        for (model, curve), (marker, colour) in zip(curves.items(), _LINES, strict=False):
-            _line(axes, curve, metric, (model, marker, colour))
-        titled(axes, _TITLES[metric])
+    """Revenue and first places over caps, a panel for each quality model and measure."""
+    shown = [(model, metric) for metric in CAP_METRICS for model in curves]
+    figure, panels = canvas(len(shown), 1.9 * len(shown) + 0.6, sharex=True)
+    styles = dict(zip(curves, _LINES, strict=False))
+    for axes, (model, metric) in zip(panels, shown, strict=True):
+        _line(axes, curves[model], metric, (model, *styles[model]))
+        titled(axes, f"{_TITLES[metric]}, under {model}")
         axes.grid(color=INK, alpha=0.15)
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(
@@ -133,8 +134,9 @@ def caps_plot(curves: Mapping[str, CapCurve]) -> Plot:
     panels[-1].set_xlabel("cap: slots on the box")
     panels[-1].xaxis.set_major_locator(MultipleLocator(2))
     panels[-1].set_xlim(0.5, 24.5)
-    keyed(figure, panels[0])
-    caption = "Means with 95% intervals; the ring is the highest mean of a line."
+    caption = (
+        "Means with 95% intervals; the ring is the highest mean. Each panel has a scale of its own."
+    )
     alt = " ".join(
         f"{model}, {metric}: highest at cap {best.cap}."
         for model, curve in curves.items()

@@ -5,15 +5,11 @@ from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
-from shared.presets import Preset
-from sim import experiment
-from sim.engine.outcome import Decisions
-from sim.experiment import Replicator, World, decided
+from sim.experiment import Replicator, World, decided, made, world_here
 from sim.field import field_of
 from sim.metrics import measured
-from sim.quality import models_of, slot_of
 from sim.scenario import Scenario
-from sim.season import Scene, _measured, _without, jobs_of, scene_of
+from sim.season import play, scene_of
 
 Season = dict[str, dict[str, dict[str, float]]]
 """Quality model to preset to measure to value, of one replication."""
@@ -46,32 +42,16 @@ def season(world: World, number: int, models: Sequence[str]) -> Season:
     The same numbers as ``sim.experiment.replicate`` gives, without what a tornado does not need.
     """
     scenario = world.scenario
-    arrivals, workload = experiment._made(world, number)
+    arrivals, workload = made(world, number)
     scene = scene_of(arrivals, workload, scenario.market, scenario.seed, number, world.calibration)
     policies = scenario.policies(world.box)
     found: Season = {model: {} for model in models}
     for name, decisions in decided(world, workload):
         preset = policies[name].preset
         held = measured(workload.stream, decisions, preset.layout, world.window_ms)
-        for model, earned in _earned(scene, decisions, preset, world.window_ms, models).items():
+        for model, earned in play(scene, decisions, preset, world.window_ms, models).items():
             found[model][name] = {**held, **earned}
     return found
-
-
-def _earned(
-    scene: Scene, decisions: Decisions, preset: Preset, window_ms: tuple[int, int],
-    models: Sequence[str],
-) -> dict[str, dict[str, float]]:  # fmt: skip
-    """``sim.season.play`` for some of the quality models, in that share of its time."""
-    jobs, lost = jobs_of(scene.workload, decisions, preset.layout)
-    slot, luck = slot_of(preset), scene.luck.of(jobs.offer)
-    ended = decisions.end_ms[jobs.offer]
-    inside = (ended >= window_ms[0]) & (ended < window_ms[1])
-    every = models_of(scene.market.quality, scene.calibration)
-    outcomes = {name: _without(every[name].outcomes(jobs, slot, luck), lost) for name in models}
-    return {
-        name: _measured(scene, jobs, each, inside, window_ms) for name, each in outcomes.items()
-    }
 
 
 class Seasons(Replicator):
@@ -79,9 +59,9 @@ class Seasons(Replicator):
 
     def of(self, units: Sequence[Unit], finished: Callable[[], None]) -> list[Season]:
         """The season of each unit, in their order; ``finished`` is called after each."""
-        if self._pool is None:
+        if self.pool is None:
             return [_told(_season_of(self._world, unit), finished) for unit in units]
-        futures = [self._pool.submit(_season_here, unit) for unit in units]
+        futures = [self.pool.submit(_season_here, unit) for unit in units]
         waiting = set(futures)
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -101,5 +81,4 @@ def _season_of(world: World, unit: Unit) -> Season:
 
 
 def _season_here(unit: Unit) -> Season:
-    assert experiment._world is not None
-    return _season_of(experiment._world, unit)
+    return _season_of(world_here(), unit)
