@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.measures import range_of
 from sim.output_analysis import Estimate, fitted, holm, p_value
 
 RESAMPLES = 2000
@@ -53,7 +54,7 @@ def cap_curve(
     names = sorted(measures, key=lambda name: caps[name])
     points = [
         CapPoint(
-            caps[name], name, {key: fitted(measures[name][key], _range_of(key)) for key in metrics}
+            caps[name], name, {key: fitted(measures[name][key], range_of(key)) for key in metrics}
         )
         for name in names
     ]
@@ -64,10 +65,6 @@ def cap_curve(
         if values.size:
             best[key] = _best(values, [caps[name] for name in names])
     return CapCurve(tuple(points), best)
-
-
-def _range_of(metric: str) -> tuple[float, float] | None:
-    return (0.0, 1.0) if metric.endswith("_rate") else None
 
 
 def _best(values: NDArray[np.float64], caps: list[int]) -> BestCap:

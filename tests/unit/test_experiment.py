@@ -134,7 +134,7 @@ def test_a_comparison_sums_up_by_replication_number() -> None:
     accepted = document["presets"]["accuracy_4"]["accepted"]
     assert accepted == {
         "mean": 2.0,
-        "lo": pytest.approx(2 - t * 2**0.5 / 2**0.5),
+        "lo": 0.0,  # 2 - t, but nobody accepts fewer than none
         "hi": pytest.approx(2 + t),
     }
     gap = next(each for each in document["paired"] if each["metric"] == "accepted")
@@ -168,11 +168,13 @@ def test_nothing_finished_is_an_error() -> None:
         compared(world(), 3, [])
 
 
-def test_shares_keep_their_bounds_and_the_rest_does_not() -> None:
+def test_intervals_keep_the_bounds_of_their_measures() -> None:
     document = compared(world(), 2, two()).document()
     measures = document["presets"]["accuracy_4"]
     assert (measures["penalty_rate"]["lo"], measures["penalty_rate"]["hi"]) == (0.0, 1.0)
-    assert measures["revenue_per_day"]["lo"] < 0
+    assert measures["revenue_per_day"]["lo"] == 0.0
+    assert measures["revenue_per_day"]["hi"] > 1.0
+    assert measures["mean_score"]["lo"] < 0
 
 
 def test_the_document_has_every_model_the_claims_and_the_break_even() -> None:
