@@ -32,6 +32,7 @@ DEFAULT_PORT = 7999
 
 Minutes = Annotated[float, Field(gt=0, le=10_000)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Place = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
 
 
 class _Part(BaseModel):
@@ -51,7 +52,7 @@ class PolicyPart(_Part):
     time_limit_hours: Annotated[float, Field(gt=0, le=10_000)] | None = Field(
         default=None, description="Longest job taken, when not the preset's."
     )
-    box: str | None = Field(
+    box: Place | None = Field(
         default=None,
         description="File of the box declaration (YAML), relative to this file; none: no limits.",
     )
@@ -100,7 +101,7 @@ class SpoolPart(_Part):
     """Offers as files."""
 
     enabled: bool = True
-    folder: str | None = Field(default=None, description="Default: spool in the data folder.")
+    folder: Place | None = Field(default=None, description="Default: spool in the data folder.")
     poll_s: Seconds = Field(default=0.5, description="How often the folder is looked at.")
 
 
@@ -137,13 +138,14 @@ class Config(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_nested_delimiter="__",
+        env_parse_none_str="null",
         extra="forbid",
         frozen=True,
         allow_inf_nan=False,
         nested_model_default_partial_update=True,
     )
 
-    data: str = Field(default="./live-data", description="Ledger, job folders, spool, socket.")
+    data: Place = Field(default="./live-data", description="Ledger, job folders, spool, socket.")
     device: Literal["auto", "cuda", "cpu"] = Field(
         default="auto", description="auto: the GPUs that NVML shows, else slots on the CPU."
     )
@@ -232,8 +234,9 @@ def policy_of(config: Config, folder: Path) -> Policy:
 
 def read_box(path: Path) -> BoxDeclaration:
     """A box declaration file. Raises InputError when it cannot be read or is not valid."""
+    text = _read(path)
     try:
-        return box_of(yaml.safe_load(_read(path)))
+        return box_of(yaml.safe_load(text))
     except (yaml.YAMLError, RecursionError) as wrong:
         raise InputError(f"{path}: no valid YAML: {' '.join(str(wrong).split())[:200]}") from None
     except InputError as wrong:
@@ -241,13 +244,13 @@ def read_box(path: Path) -> BoxDeclaration:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
-    text = _read(path)
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as wrong:
+        content = tomllib.loads(_read(path))
+    except (tomllib.TOMLDecodeError, RecursionError) as wrong:
         raise InputError(f"{path}: no valid TOML: {wrong}") from None
-    except RecursionError:
-        raise InputError(f"{path}: no valid TOML: nested too deep") from None
+    if unknown := next((key for key in content if key not in Config.model_fields), None):
+        raise InputError(f"{path}: {unknown[:60]!r}: unknown key")  # pydantic has keys of its own
+    return content
 
 
 def _read(path: Path) -> str:

@@ -99,9 +99,10 @@ class Service:
         )  # fmt: skip
         self.metrics = Metrics(daemon.machine, now_ms)
         self.desk = Desk(daemon)
+        self.decision_log = DecisionLog(daemon.machine)
         for listener in (
             self.metrics.on_entry,
-            DecisionLog(daemon.machine).on_entry,
+            self.decision_log.on_entry,
             self.supervisor.on_entry,
         ):
             daemon.listen(listener)
@@ -168,6 +169,7 @@ class Service:
         stop = asyncio.Event()
         async with AsyncExitStack() as stack:
             stack.callback(self.store.close)
+            stack.callback(self.decision_log.flush)
             consumer = asyncio.create_task(self.daemon.run(), name="consumer")
             stack.push_async_callback(self._end, consumer)
             await self._count_gpus()

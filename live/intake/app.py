@@ -8,8 +8,11 @@ from collections.abc import Callable
 from dataclasses import asdict
 from time import perf_counter
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from live.intake.body_cap import BodyCap
@@ -95,22 +98,32 @@ class Intake:
 
 def intake_app(intake: Intake, watcher: Watcher | None = None) -> ASGIApp:
     """The application to serve. watcher: told of every request."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    routes = []
     for slash in ("", "/"):
-        for path in OFFER_PATHS:
-            app.add_route(path + slash, intake.offer, methods=["POST"])
-        for path in START_PATHS:
-            app.add_route(path + slash, intake.start, methods=["POST"])
+        routes += [Route(path + slash, intake.offer, methods=["POST"]) for path in OFFER_PATHS]
+        routes += [Route(path + slash, intake.start, methods=["POST"]) for path in START_PATHS]
         path = SUBMISSION_PATH + "/{task_id}" + slash
-        app.add_route(path, intake.submission, methods=["GET"])
-    app.add_exception_handler(InputError, _on_input_error)
-    app.add_exception_handler(Refused, _on_refused)
+        routes.append(Route(path, intake.submission, methods=["GET"]))
+    app = Starlette(
+        routes=routes,
+        exception_handlers={
+            InputError: _on_input_error,
+            Refused: _on_refused,
+            HTTPException: _on_http_error,
+        },
+    )
+    app.router.redirect_slashes = False
     capped = BodyCap(app)
     return capped if watcher is None else _Watched(capped, watcher)
 
 
 async def _on_input_error(_: Request, why: Exception) -> JSONResponse:
     return JSONResponse({"detail": str(why)}, 400 if isinstance(why, NotJson) else 422)
+
+
+async def _on_http_error(_: Request, why: Exception) -> JSONResponse:
+    assert isinstance(why, HTTPException)
+    return JSONResponse({"detail": why.detail}, why.status_code, headers=why.headers)
 
 
 async def _on_refused(_: Request, why: Exception) -> JSONResponse:
