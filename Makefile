@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo test check bench schema clean
+.PHONY: help setup demo test check bench soak schema clean
 
 help:  ## Show what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ check: $(VENV)/.live  ## Lint, types, import contracts, tests with coverage
 bench: $(VENV)/.core  ## Measure the engine, the readers and the commands; print ratios
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.readers
+
+soak: $(VENV)/.live  ## Kill the daemon a thousand times and examine what is left (half an hour)
+	$(BIN)/python -m benchmarks.soak
 
 schema: $(VENV)/.core  ## Write the JSON Schema of scenario files
 	$(BIN)/python -m sim schema > scenarios/scenario.schema.json
