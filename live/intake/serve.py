@@ -155,6 +155,7 @@ async def serve(
         log_level="error",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         backlog=_BACKLOG,
         timeout_keep_alive=IDLE_S,
         timeout_graceful_shutdown=STOP_S,
