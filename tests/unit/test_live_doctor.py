@@ -17,6 +17,7 @@ from live.doctor import CHECKS, document, examine, faults_in
 from live.doctor_lines import Line, Scene
 from live.gpus import CpuSlots, GpuError, GpuProcess
 from live.in_time import in_time
+from live.intake.ss58 import address_of
 from live.ledger_store import LedgerStore
 from live.recovery import open_ledger
 from live.service import LEDGER
@@ -25,8 +26,7 @@ from shared.errors import InputError
 from shared.presets import ACCURACY_4, MAXIMUM_2
 
 NOW = 1_700_000_000_000
-ALICE = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
-BOB = "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty"
+ALICE, BOB = (address_of(bytes([seed]) * 32) for seed in (1, 2))
 
 
 class Cards:
