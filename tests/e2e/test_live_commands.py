@@ -18,7 +18,8 @@ import httpx
 import pytest
 
 from live.admin import ask
-from live.reaping import reap
+from live.job_files import launcher_of
+from live.reaping import reap, send
 from shared.errors import InputError
 
 PATIENCE_S = 60.0
@@ -68,7 +69,7 @@ def wait_for(condition, what):
 
 
 class Running:
-    """The daemon as a process, up when this is made; its log is kept as lines of JSON."""
+    """The daemon as a process; its log is kept as lines of JSON."""
 
     def __init__(self, folder, **more):
         self.folder, self.log = folder, []
@@ -78,8 +79,8 @@ class Running:
             cwd=folder,
             env=environment(JOBS__WORKER="stub", **more),
             stderr=subprocess.PIPE,
+            bufsize=0,  # a line in a buffer of ours is none that select sees
         )
-        self.until("ready: ")
 
     def until(self, words):
         """Read the log up to a line with these words; that line."""
@@ -117,6 +118,7 @@ def started(tmp_path):
 
     def start(**more):
         made.append(Running(tmp_path, **more))
+        made[-1].until("ready: ")
         return made[-1]
 
     yield start
@@ -125,7 +127,9 @@ def started(tmp_path):
             each.process.kill()
         each.process.communicate()
     for job in (tmp_path / "live-data" / "jobs").glob("*"):
-        reap(job, None, patience_s=10)
+        if (record := launcher_of(job)) is not None:  # first, or it starts another worker
+            send(record.pid, record.start_ticks, signal.SIGKILL)
+        assert reap(job, None, patience_s=10) == set()
 
 
 def offered(folder, seconds):
@@ -143,6 +147,12 @@ def offered(folder, seconds):
 
 def beats(folder):
     return list((folder / "live-data" / "jobs").glob("*/heartbeat"))
+
+
+def launcher_in(folder):
+    """Where the kernel shows the launcher of the one job, as long as it lives."""
+    record = json.loads(next((folder / "live-data" / "jobs").glob("*/launcher.json")).read_text())
+    return Path("/proc", str(record["pid"]))
 
 
 # Calls.
@@ -311,11 +321,12 @@ def test_stopping_hands_jobs_over_and_the_next_start_finds_them(tmp_path, starte
     daemon = started()
     offered(tmp_path, 600)
     wait_for(lambda: beats(tmp_path), "a sign of life")
-    record = json.loads(next((tmp_path / "live-data" / "jobs").glob("*/launcher.json")).read_text())
+    launcher = launcher_in(tmp_path)
     assert daemon.stop() == 0
     assert daemon.said("stopping: 1 jobs go on alone, the next start finds them again")
-    assert Path(f"/proc/{record['pid']}").exists()
+    assert launcher.exists()
     again = started()
+    assert launcher_in(tmp_path) == launcher
     assert any("1 jobs found again" in line for line in again.log)
     held = [slot for slot in again.ask()["slots"] if "task_id" in slot]
     assert [slot["task_id"] for slot in held] == [TASK]
@@ -350,10 +361,13 @@ def test_stopping_interrupts_jobs_where_it_is_told_to(tmp_path, started):
     daemon = started(JOBS__ON_STOP="interrupt", JOBS__STOP_GRACE_S="5")
     offered(tmp_path, 600)
     wait_for(lambda: beats(tmp_path), "a sign of life")
+    launcher = launcher_in(tmp_path)
     assert daemon.stop() == 0
     assert daemon.said("stopping: 1 jobs save and leave, the next start takes them up")
+    wait_for(lambda: not launcher.exists(), "the end of the launcher")
     again = started()
     assert again.ask()["slots_in_use"] == 1
+    wait_for(lambda: launcher_in(tmp_path) != launcher, "another launcher")
 
 
 def test_a_broken_reader_of_the_output_is_no_traceback(tmp_path):
