@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from live.intake.signatures import need_loopback
 from live.job_settings import JobSettings
+from live.training.settings import TrainingSettings
 from shared.box import UNDECLARED, BoxDeclaration
 from shared.decisions import Policy
 from shared.errors import InputError
@@ -156,6 +157,7 @@ class Config(BaseSettings):
     http: HttpPart = HttpPart()
     spool: SpoolPart = SpoolPart()
     jobs: JobsPart = JobsPart()
+    training: TrainingSettings = TrainingSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -180,6 +182,14 @@ class Config(BaseSettings):
         told = self.spool.folder
         return self.data_folder / "spool" if told is None else Path(told).absolute()
 
+    @property
+    def training_settings(self) -> TrainingSettings:
+        """The training part, its folders absolute."""
+        part = self.training
+        models = self.data_folder / "models" if part.models is None else Path(part.models)
+        token = None if part.token_file is None else str(Path(part.token_file).absolute())
+        return part.model_copy(update={"models": str(models.absolute()), "token_file": token})
+
     def job_settings(self, *, systemd: bool = True) -> JobSettings:
         """What launcher and supervisor go by. Raises InputError."""
         jobs = self.jobs
@@ -198,6 +208,7 @@ class Config(BaseSettings):
             release_timeout_s=jobs.release_timeout_s,
             stable_s=jobs.stable_s,
             systemd=systemd,
+            training=self.training_settings,
         )
 
 

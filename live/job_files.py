@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from live.training.settings import TrainingSettings
 from shared.errors import FourSlotError, InputError
 from shared.profiles import TrainingProfile
 from shared.wire import found
@@ -74,6 +75,7 @@ class JobSpec(_Record):
     asks for more; start_timeout_s: the same until the first beat. stop_grace_s: from the signal to
     the kill. checkpoint_every: steps. log_bytes: of one log file; four older ones are kept.
     local_files: whether the request may name a model folder and a data file of this machine.
+    training: how it is trained and handed in.
     """
 
     task_id: str
@@ -102,6 +104,7 @@ class JobSpec(_Record):
     log_bytes: Annotated[int, Field(ge=4096)] = 20_000_000
     cgroup: bool = True
     local_files: bool = False
+    training: TrainingSettings = TrainingSettings()
     time_left: TimeLeft | None = None
 
 

@@ -1,8 +1,9 @@
 """How jobs are run: what the daemon's configuration may set, with what production uses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 
+from live.training.settings import TrainingSettings
 from shared.errors import InputError
 from shared.units import MS_PER_MINUTE, MS_PER_SECOND
 
@@ -17,7 +18,7 @@ class JobSettings:
     worker_module, torchrun: what runs; torchrun False means one plain process. processes: ranks of
     a job; None means one for each GPU of its slot. max_restarts, heartbeat_timeout_s,
     start_timeout_s, stop_grace_s, checkpoint_every, log_bytes, cgroup,
-    local_files: see ``JobSpec``.
+    local_files, training: see ``JobSpec``.
     margin_ms: from the warning to the deadline. enforce_deadlines: False lets jobs take the real
     time they need (a rehearsal). speed: clock milliseconds a real one. poll_s: how often a job's
     folder is looked at. launch_timeout_s: for a launcher to appear. kill_timeout_s: for it to end
@@ -50,6 +51,7 @@ class JobSettings:
     health_every_s: float = 5.0
     storage_every_s: float = 15.0
     systemd: bool = True
+    training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def __post_init__(self) -> None:
         for name in (

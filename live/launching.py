@@ -83,6 +83,7 @@ def spec_of(
         log_bytes=settings.log_bytes,
         cgroup=settings.cgroup,
         local_files=settings.local_files,
+        training=settings.training,
     )
 
 

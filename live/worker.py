@@ -7,6 +7,7 @@ makes it save and leave, a ``stop`` file or the deadline's warning makes it deli
 import os
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from live.job_files import JobResult
@@ -18,6 +19,8 @@ from shared.units import GB
 if TYPE_CHECKING:
     import torch
 
+PATIENCE = timedelta(hours=6)
+"""How long a rank waits for another, which may be fetching a model: the heartbeat is the watch."""
 IMPORT_S = 300.0
 """How long the imports may take on a busy machine before the first step shows life."""
 
@@ -29,17 +32,17 @@ class Trainer(Protocol):
         """Train; None when it was interrupted and can be taken up again. Raises InputError."""
 
 
-def _causal(files: WorkerFiles, device: "torch.device") -> Trainer:
-    from live.worker_causal import CausalTrainer
+def _text(files: WorkerFiles, device: "torch.device") -> Trainer:
+    from live.training.run import TextTrainer
 
-    return CausalTrainer(files, device)
+    return TextTrainer(files, device)
 
 
 def trainer_of(task_type: str) -> Callable[[WorkerFiles, "torch.device"], Trainer]:
     """What trains a task of this type. Raises InputError when nothing does."""
     if task_type == IMAGE_TASK:
         raise InputError(f"task_type: found {task_type!r}, allowed are types of text tasks")
-    return _causal
+    return _text
 
 
 def _device(files: WorkerFiles) -> "torch.device":
@@ -49,7 +52,7 @@ def _device(files: WorkerFiles) -> "torch.device":
 
     torch.set_num_threads(1)
     if files.spec.device == "cpu":
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=PATIENCE)
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     torch.cuda.set_device(device)
@@ -57,7 +60,7 @@ def _device(files: WorkerFiles) -> "torch.device":
         total = torch.cuda.get_device_properties(device).total_memory
         share = min(1.0, files.spec.memory_gb_per_gpu * GB / total)
         torch.cuda.set_per_process_memory_fraction(share, device)
-    dist.init_process_group("nccl", device_id=device)
+    dist.init_process_group("nccl", device_id=device, timeout=PATIENCE)
     return device
 
 

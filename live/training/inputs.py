@@ -1,0 +1,151 @@
+"""What a job starts from, brought by rank 0 alone: its data, and the folder of its base model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from live.training import stand_ins
+from live.training.address import FetchLimits
+from live.training.data import DATA, HELD_OUT, TRAIN, DataLimits, DataRecord, prepare
+from live.training.fetch import FetchFailed
+from live.training.loading import TINY, Source
+from live.training.planning import CHAT, DPO, GRPO
+from live.training.table import ReadLimits
+from live.training.together import on_rank_0
+from live.training.tokens import Row, preference_length, prompt_length, sft_row
+from live.training.trainers import Data
+from live.worker_files import WorkerFiles
+from shared.errors import InputError
+
+SLOW_S = 1800.0
+"""How long loading, fetching or tokenising may take without a sign of life."""
+CHECKED_ROWS = 200_000
+"""Rows of preference and prompt data of which the longest is sought, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Examples before they are tokens. record: what the data came to; None for built-in rows."""
+
+    train: Dataset
+    held_out: Dataset
+    record: dict[str, Any] | None
+    why: str = ""
+
+
+def texts_of(files: WorkerFiles) -> Texts:
+    """The job's examples. Raises InputError when there is nothing to train on."""
+    spec = files.spec
+    if _may_have_data(files):
+        record = on_rank_0(lambda: _prepared(files))
+        place = files.folder / DATA
+        cache = str(files.folder / DATA / "cache")
+        train, held_out = (
+            Dataset.from_parquet(str(place / name), cache_dir=cache) for name in (TRAIN, HELD_OUT)
+        )
+        return Texts(train, held_out, record)
+    if spec.device != "cpu":
+        raise InputError("training.data_hosts: found none, allowed is one or more to fetch from")
+    rows = stand_ins.examples(spec.task_type)
+    held_out, train = rows[: stand_ins.HELD_OUT], rows[stand_ins.HELD_OUT :]
+    why = "no dataset can be fetched; on the CPU built-in rows take its place"
+    return Texts(Dataset.from_list(train), Dataset.from_list(held_out), None, why)
+
+
+def _may_have_data(files: WorkerFiles) -> bool:
+    address = files.spec.request.get("dataset")
+    if not isinstance(address, str):
+        return False
+    return bool(files.spec.training.data_hosts) or (
+        files.spec.local_files and Path(address).is_absolute()
+    )
+
+
+def _prepared(files: WorkerFiles) -> dict[str, Any]:
+    spec, settings = files.spec, files.spec.training
+    most = settings.most_data_bytes
+    limits = DataLimits(
+        fetch=FetchLimits(hosts=settings.data_hosts, most_bytes=most),
+        read=ReadLimits(most_bytes=most),
+        share=settings.held_out_share,
+        most=settings.most_held_out,
+    )
+    try:
+        record: DataRecord = prepare(
+            spec.request,
+            spec.task_type,
+            files.folder,
+            limits=limits,
+            local_files=spec.local_files,
+            beat=files.beat,
+            messages=spec.task_type == CHAT,
+        )
+    except FetchFailed as why:
+        raise InputError(str(why)) from None
+    return record.model_dump(mode="json")
+
+
+def source_of(files: WorkerFiles, fetched: Callable[[], Path]) -> Source:
+    """Where the base model lies. fetched: brings it from the hub. Raises InputError."""
+    spec = files.spec
+    own = Path(spec.model)
+    if spec.local_files and own.is_absolute() and (own / "config.json").is_file():
+        return Source(str(own), own)
+    if spec.device == "cpu":
+        asked_for = spec.model in ("tiny", TINY)
+        why = (
+            "no weights of the model on this machine; on the CPU a tiny random one takes its place"
+        )
+        return Source(TINY, None, "asked for" if asked_for else why)
+    files.beat(SLOW_S)
+    return Source(spec.model, Path(on_rank_0(lambda: str(fetched()))))
+
+
+def data_of(files: WorkerFiles, texts: Texts, tokenizer: Any, max_length: int) -> Data:
+    """Rows as the trainer takes them, and the longest, in tokens. Raises InputError."""
+    files.beat(SLOW_S)
+    kind = files.spec.task_type
+    if kind in (DPO, GRPO):
+        length = preference_length if kind == DPO else prompt_length
+        longest = max(
+            (
+                length(tokenizer, each)
+                for each in texts.train.take(min(len(texts.train), CHECKED_ROWS))
+            ),
+            default=1,
+        )
+        if kind == GRPO:
+            longest += files.spec.training.most_completion
+        return Data(texts.train, texts.held_out, min(longest, max_length))
+    train, held_out = (
+        _tokenised(files, tokenizer, rows, max_length) for rows in (texts.train, texts.held_out)
+    )
+    if not len(train):
+        raise InputError(f"dataset: no answer is left of any row within {max_length} tokens")
+    longest = max(max(map(len, part["input_ids"]), default=1) for part in (train, held_out))
+    return Data(train, held_out if len(held_out) else train.take(1), longest)
+
+
+def _tokenised(files: WorkerFiles, tokenizer: Any, rows: Dataset, max_length: int) -> Dataset:
+    """Every rank does it for itself: tokens are cheap, and there is nothing to agree on."""
+
+    def several(batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:
+        files.beat()
+        names = list(batch)
+        found: list[Row] = []
+        for values in zip(*batch.values(), strict=True):
+            row = sft_row(tokenizer, dict(zip(names, values, strict=True)), max_length)
+            if row is not None:
+                found.append(row)
+        return {key: [row[key] for row in found] for key in ("input_ids", "labels")}
+
+    return rows.map(
+        several,
+        batched=True,
+        remove_columns=rows.column_names,
+        keep_in_memory=len(rows) < CHECKED_ROWS,
+        load_from_cache_file=False,
+    )

@@ -1,0 +1,146 @@
+"""The base model and its tokenizer: from a folder, or on the CPU a tiny one in their place."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from live.training.planning import Attention
+from shared.architectures import Architecture, architecture_from_config
+from shared.errors import InputError
+
+TINY = "tiny-random"
+TINY_SEED = 20_240_101
+_SAFE = {"local_files_only": True, "trust_remote_code": False}
+_SPECIAL = ("<pad>", "<s>", "</s>")
+CHAT = (
+    "{% for m in messages %}<s>{{ m['role'] }}\n{{ m['content'] }}</s>\n{% endfor %}"
+    "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
+)
+
+CHATML = (
+    "{% for m in messages %}"
+    "{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + '\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+TEMPLATES = {"chatml": CHATML}
+"""Chat templates that a request may name; any other word means the tokenizer's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the model comes from. folder: None for the tiny one; why: it stands in for another."""
+
+    name: str
+    folder: Path | None
+    why: str = ""
+
+
+def tokenizer_of(source: Source) -> Any:
+    """The tokenizer, which has a token to pad with. Raises InputError."""
+    if source.folder is None:
+        return _byte_tokenizer()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, **_SAFE)
+    except (OSError, ValueError) as why:
+        raise InputError(f"{source.folder}: no tokenizer: {_first_line(why)}") from None
+    if tokenizer.eos_token is None:
+        raise InputError(f"{source.folder}: the tokenizer has no end-of-text token")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def shape_of(source: Source) -> Architecture:
+    """The model's shape, for the memory plan. Raises InputError."""
+    if source.folder is None:
+        return architecture_from_config(_tiny_config().to_dict())
+    try:
+        config = AutoConfig.from_pretrained(source.folder, **_SAFE)
+    except (OSError, ValueError) as why:
+        raise InputError(f"{source.folder}: no config: {_first_line(why)}") from None
+    return architecture_from_config(config.to_dict())
+
+
+def model_of(source: Source, attention: Attention, device: torch.device) -> Any:
+    """The model on its device: bf16 on a GPU, fp32 on the CPU, safetensors alone, no foreign code.
+
+    Raises InputError.
+    """
+    if source.folder is None:
+        torch.manual_seed(TINY_SEED)
+        tiny: Any = LlamaForCausalLM(_tiny_config())
+        return tiny.to(device)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            source.folder,
+            use_safetensors=True,
+            dtype=dtype,
+            attn_implementation=attention,
+            **_SAFE,
+        )
+    except (OSError, ValueError, SafetensorError) as why:
+        raise InputError(f"{source.folder}: cannot be loaded: {_first_line(why)}") from None
+    return model.to(device)
+
+
+def _first_line(why: Exception) -> str:
+    return (str(why).splitlines() or [type(why).__name__])[0]
+
+
+def _tiny_config() -> LlamaConfig:
+    """A Llama of some 100,000 weights over the bytes."""
+    return LlamaConfig(
+        vocab_size=256 + len(_SPECIAL),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+
+
+@lru_cache(maxsize=1)
+def _byte_tokenizer() -> Any:
+    """One token a byte, three special ones before them."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    names = {name: at for at, name in enumerate((*_SPECIAL, *alphabet))}
+    raw = Tokenizer(models.BPE(vocab=names, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    pad, begin, end = _SPECIAL
+    made: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=raw, pad_token=pad, bos_token=begin, eos_token=end
+    )
+    made.chat_template = CHAT
+    return made
+
+
+def with_template(tokenizer: Any, request: Mapping[str, Any]) -> Any:
+    """The tokenizer with the chat template that the request names.
+
+    A template's source is never taken from a request: it is a program.
+    """
+    kind = request.get("dataset_type")
+    name = kind.get("chat_template") if isinstance(kind, Mapping) else None
+    if isinstance(name, str) and name in TEMPLATES:
+        tokenizer.chat_template = TEMPLATES[name]
+    return tokenizer

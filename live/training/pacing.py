@@ -1,0 +1,227 @@
+"""The trainer's callback: signs of life, the schedule's orders, and the best adapter so far."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import inf, isfinite
+from time import monotonic
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from live.training.schedule import Schedule
+from live.training.together import highest, rank_0_says
+from live.worker_files import FINISH, GO_ON, INTERRUPT, WorkerFiles
+
+LOSS, REWARD = "eval_loss", "eval_reward"
+EVALUATION_S = 1800.0
+"""How long one evaluation or save may take without a sign of life."""
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """One evaluation on the held-out rows: the value of the job's measure at a step."""
+
+    step: int
+    value: float
+
+
+@dataclass(slots=True)
+class Told:
+    """What happened in the run, for the result and the record. Seconds are this process's."""
+
+    losses: list[float] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
+    base: float | None = None
+    best: Evaluation | None = None
+    stopped: int = GO_ON
+    why: str = ""
+    step_s: list[float] = field(default_factory=list)
+    evaluation_s: list[float] = field(default_factory=list)
+    save_s: list[float] = field(default_factory=list)
+    tokens: int = 0
+
+    def pace(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        return {
+            "base": self.base,
+            "evaluations": [[each.step, each.value] for each in self.evaluations],
+            "best": None if self.best is None else [self.best.step, self.best.value],
+            "tokens": self.tokens,
+        }
+
+    def take_up(self, losses: list[float], pace: dict[str, Any]) -> None:
+        """Go on from a checkpoint's."""
+        self.losses = list(losses)
+        self.base, self.tokens = pace["base"], pace["tokens"]
+        self.evaluations = [Evaluation(int(step), value) for step, value in pace["evaluations"]]
+        best = pace["best"]
+        self.best = None if best is None else Evaluation(int(best[0]), best[1])
+
+
+class Pacing(TrainerCallback):
+    """Runs on every rank; rank 0 decides and the others follow.
+
+    greater: whether the measure is a reward. keep_best: writes the present adapter as the best one.
+    """
+
+    def __init__(
+        self,
+        files: WorkerFiles,
+        device: torch.device,
+        schedule: Schedule,
+        *,
+        greater: bool,
+        patience: int,
+        keep_best: Callable[[], None],
+    ) -> None:
+        self.files, self.schedule, self.told = files, schedule, Told()
+        self.measure = REWARD if greater else LOSS
+        self._device, self._patience, self._keep_best = device, patience, keep_best
+        self._sign = -1.0 if greater else 1.0
+        self._factor = schedule.learning_rate(0)
+        self._boundary_s = monotonic()
+        self._value = inf
+        self._weighing = True
+
+    # Steps.
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """The first step begins."""
+        self._order(state.global_step, control)
+        self._boundary_s = monotonic()
+
+    def on_step_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: Any = None,
+        **_: Any,
+    ) -> None:
+        """The learning rate of the step about to be taken."""
+        for group in optimizer.param_groups:
+            group["lr"] = args.learning_rate * self._factor
+
+    def on_substep_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """A micro-batch is done."""
+        self.files.beat()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Measure the step, and decide on all ranks alike what comes now."""
+        self.files.beat()
+        took_s = monotonic() - self._boundary_s
+        self.told.step_s.append(took_s)
+        self.schedule.took("step", took_s)
+        control.should_log = True
+        self._order(state.global_step, control)
+        self._boundary_s = monotonic()
+
+    def _order(self, step: int, control: TrainerControl) -> None:
+        asked = highest(self.files.asked(), self._device)
+        orders = self.schedule.after_step(step, self.files.left_s())
+        said = [
+            float(orders.evaluate),
+            float(orders.save or (step and step % self.files.spec.checkpoint_every == 0)),
+            float(orders.stop),
+            self.schedule.learning_rate(step),
+        ]
+        evaluate, save, stop, self._factor = rank_0_says(said, self._device)
+        if step == 0 and not stop:
+            return
+        control.should_evaluate, control.should_save = bool(evaluate), bool(save)
+        if asked != GO_ON:
+            self.told.stopped = asked
+            control.should_training_stop = True
+            control.should_evaluate = False
+            control.should_save = asked == INTERRUPT
+        elif stop:
+            self.told.stopped = FINISH
+            control.should_training_stop = True
+        if control.should_evaluate or control.should_save:
+            self.files.beat(EVALUATION_S)
+
+    # Evaluations and saves.
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """A batch of an evaluation is done."""
+        self.files.beat()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Catch what is logged: a step's loss, an evaluation's measure."""
+        if not logs:
+            return
+        if self.measure in logs:
+            self._value = float(logs[self.measure])
+        elif "loss" in logs and state.global_step > len(self.told.losses):
+            self.told.losses.append(float(logs["loss"]))
+            self.files.progress(
+                state.global_step, self.schedule.planned_steps, float(logs["loss"]), "training"
+            )
+
+    def begin(self) -> None:
+        """What comes now is timed from here: an evaluation out of turn."""
+        self._boundary_s = monotonic()
+
+    def measured(self, evaluate: Callable[[], Any]) -> float:
+        """One more evaluation, of something else than the run: it is not weighed."""
+        self._weighing = False
+        evaluate()
+        self._weighing = True
+        return self._value
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Keep the adapter when it is the best so far; stop when none was better for long."""
+        value = rank_0_says([self._value], self._device)[0]
+        took_s = monotonic() - self._boundary_s
+        self.told.evaluation_s.append(took_s)
+        self.schedule.took("evaluation", took_s)
+        self._value = value
+        if self.told.base is None:
+            self.told.base = value
+        elif self._weighing:
+            self._weigh(Evaluation(state.global_step, value), control)
+        self._boundary_s = monotonic()
+
+    def _weigh(self, found: Evaluation, control: TrainerControl) -> None:
+        told = self.told
+        told.evaluations.append(found)
+        best = told.best
+        if isfinite(found.value) and (best is None or self.better(found.value, best.value)):
+            told.best = found
+            self.files.beat(EVALUATION_S)
+            self._keep_best()
+            self.files.beat()
+        since = sum(1 for each in told.evaluations if best and each.step > best.step)
+        if told.best is best and since >= self._patience:
+            told.why = f"no better evaluation since step {best.step}" if best else ""
+            told.stopped = FINISH
+            control.should_training_stop = True
+
+    def better(self, value: float, than: float) -> bool:
+        """Whether one value of the measure is better than another."""
+        return self._sign * value < self._sign * than
+
+    def saved(self, seconds: float) -> None:
+        """A checkpoint was written."""
+        self.told.save_s.append(seconds)
+        self.schedule.took("save", seconds)
+        self.files.beat()
+        self._boundary_s = monotonic()

@@ -1,0 +1,233 @@
+"""From the preset's profile to what this job is trained with, and what could not be had.
+
+The memory plan is ``shared.plan``'s, the same that refuses offers at admission. Here the data's
+longest row, the task's own needs and the machine at hand are put into it.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from live.job_files import JobSpec
+from shared.architectures import Architecture
+from shared.errors import InputError
+from shared.plan import Deviation, Plan, Setting, largest_plan
+from shared.profiles import TrainingProfile
+
+DPO, GRPO, CHAT, INSTRUCT = "DpoTask", "GrpoTask", "ChatTask", "InstructTextTask"
+CPU_RANK, CPU_ROWS, CPU_TOKENS = 8, 4, 256
+"""The most that is trained on the CPU, where jobs are rehearsals: rank, rows, tokens a row."""
+COMPILE_FROM_HOURS = 2.0
+"""Compiling takes minutes (160 s for a first step were measured), so a short job goes without."""
+GENERATIONS = 8
+"""Answers that a GRPO job samples for a prompt: the trainer's default."""
+
+BASE_RATE, LORA_FACTOR, REFERENCE_WIDTH, REFERENCE_ALPHA = 5e-5, 10.0, 2000, 32
+WIDTH_EXPONENT = {"llama": 0.781, "qwen": 0.0775}
+ASSUMED_EXPONENT = 0.5
+RATE_SHARES = {DPO: 0.1, GRPO: 0.3}
+"""Share of the rate where answers are only weighed; *assumed*, to be calibrated. TRL's defaults have
+a twentieth, with which jobs of hours hardly move; at the whole rate answers degenerate."""
+CPU_ANSWERS = 16
+"""Answers a rank samples for one GRPO step on the CPU: fewer tell good from bad too seldom."""
+
+Attention = Literal["flash_attention_2", "sdpa"]
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What this process may use. cuda: a GPU; flash, bits8: whether the libraries are there."""
+
+    cuda: bool
+    flash: bool
+    bits8: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """All that the trainer is told. not_taken: profile settings that it is not, and why.
+
+    micro, accumulation: rows of a rank at once, and how often; eval_batch: rows of a rank in
+    evaluations. max_length: tokens a row is cut to. plan: the memory plan behind it, of the slot's
+    GPUs (None on the CPU, where no slot's memory is at stake).
+    """
+
+    micro: int
+    accumulation: int
+    eval_batch: int
+    lora_r: int
+    lora_alpha: float
+    lora_dropout: float
+    target_modules: tuple[str, ...]
+    max_length: int
+    parallel: str
+    optimizer: str
+    attention: Attention
+    compile: bool
+    checkpointing: bool
+    bucket_mb: int
+    learning_rate: float
+    plan: Plan | None
+    not_taken: tuple[Deviation, ...]
+
+    def record(self) -> dict[str, Any]:
+        """For the job's record: JSON values."""
+        told = asdict(self)
+        del told["plan"], told["not_taken"]
+        told["predicted_gb"] = None if self.plan is None else self.plan.predicted_gb
+        told["row_tokens"] = None if self.plan is None else self.plan.row_tokens
+        return told
+
+
+def learning_rate(model: str, hidden_size: int, alpha: float, task_type: str) -> float:
+    """Peak rate for an adapter of this ``alpha``, by the literature's rule.
+
+    Ten times the rate of full tuning whatever the rank, falling with the model's width by a power
+    of its family ("LoRA Without Regret", Thinking Machines 2025, and its cookbook: 5e-5 * 10 *
+    (2000/width)**0.781 for Llama, **0.0775 for Qwen), there at an alpha of 32. Under Adam the
+    first steps move the product of the two matrices by alpha * rate, so the rate falls as alpha
+    grows. Other families: 0.5, *assumed*.
+    """
+    name = model.lower()
+    power = next((p for family, p in WIDTH_EXPONENT.items() if family in name), ASSUMED_EXPONENT)
+    rate = BASE_RATE * LORA_FACTOR * (REFERENCE_WIDTH / hidden_size) ** power
+    rate *= REFERENCE_ALPHA / alpha
+    return float(rate * RATE_SHARES.get(task_type, 1.0))
+
+
+def settle(
+    spec: JobSpec, shape: Architecture, longest_row: int, machine: Machine, lacks_of_memory: int
+) -> Settled:
+    """What the job is trained with.
+
+    longest_row: tokens of the data's longest example, prompt and answer. lacks_of_memory: attempts
+    of this job that ran out of memory; each halves the rows at once. Raises InputError when not
+    one row fits the slot.
+    """
+    if not machine.cuda:
+        return _on_the_cpu(spec, shape)
+    profile = _for_task(spec.profile, spec.task_type)
+    plan = largest_plan(
+        shape,
+        profile,
+        gpus=spec.processes,
+        gb_per_gpu=spec.memory_gb_per_gpu,
+        longest_row=longest_row * _rows_each(spec.task_type),
+        chunked_loss=True,
+    )
+    if plan is None:
+        raise InputError(
+            f"model: {spec.model}: not one row of {longest_row} tokens fits {spec.processes} "
+            f"GPU(s) of {spec.memory_gb_per_gpu:.1f} GB, every concession made"
+        )
+    return _settled(spec, shape, plan, machine, lacks_of_memory)
+
+
+def _rows_each(task_type: str) -> int:
+    """Rows that one example takes at once: a preference has two answers."""
+    return 2 if task_type == DPO else 1
+
+
+def _for_task(profile: TrainingProfile, task_type: str) -> TrainingProfile:
+    """DPO's two rows are counted as one of twice the length: memory goes by tokens."""
+    return replace(profile, max_length=profile.max_length * _rows_each(task_type))
+
+
+def _settled(
+    spec: JobSpec, shape: Architecture, plan: Plan, machine: Machine, lacks: int
+) -> Settled:
+    profile, missing = spec.profile, list(plan.deviations)
+    micro = max(1, plan.micro_batch >> lacks)
+    rows = profile.batch_size * profile.gradient_accumulation_steps
+    while rows % micro:
+        micro -= 1
+    if micro != plan.micro_batch:
+        why = f"{lacks} attempt(s) ran out of memory with more"
+        missing.append(Deviation("per_device_train_batch_size", plan.micro_batch, micro, why))
+    alpha = profile.lora_alpha * plan.lora_r / profile.lora_r
+    if plan.lora_r != profile.lora_r:
+        missing.append(Deviation("lora_alpha", profile.lora_alpha, round(alpha),
+                                 "keeps alpha over rank"))  # fmt: skip
+    if plan.optimizer == "adamw8bit" and not machine.bits8:
+        raise InputError("bitsandbytes: not installed, and the plan needs its 8-bit Adam")
+    compiled = _compiles(spec, lacks, missing)
+    return Settled(
+        micro=micro,
+        accumulation=rows // micro,
+        eval_batch=min(profile.eval_batch_size, max(1, micro)),
+        lora_r=plan.lora_r,
+        lora_alpha=alpha,
+        lora_dropout=profile.lora_dropout,
+        target_modules=profile.target_modules,
+        max_length=profile.max_length,
+        parallel=plan.parallel,
+        optimizer=plan.optimizer,
+        attention=_attention(machine, missing),
+        compile=compiled,
+        checkpointing=profile.gradient_checkpointing,
+        bucket_mb=profile.ddp_bucket_cap_mb,
+        learning_rate=learning_rate(spec.model, shape.hidden_size, alpha, spec.task_type),
+        plan=plan,
+        not_taken=tuple(missing),
+    )
+
+
+def _attention(machine: Machine, missing: list[Deviation]) -> Attention:
+    if machine.flash:
+        return "flash_attention_2"
+    missing.append(Deviation("attention", "flash", "sdpa", "flash-attn is not installed"))
+    return "sdpa"
+
+
+def _compiles(spec: JobSpec, faults: int, missing: list[Deviation]) -> bool:
+    if not spec.profile.torch_compile:
+        return False
+    why = None
+    if spec.hours_to_complete < COMPILE_FROM_HOURS:
+        why = f"a job of under {COMPILE_FROM_HOURS:g} h loses more by it than it gains"
+    elif spec.task_type == GRPO:
+        why = "sampling changes the row's length at every token"
+    elif faults:
+        why = "an attempt before this one failed"
+    if why:
+        missing.append(Deviation("torch_compile", True, False, why))
+    return why is None
+
+
+def _on_the_cpu(spec: JobSpec, shape: Architecture) -> Settled:
+    """A rehearsal's size, whatever the profile; every setting that is not taken is told."""
+    profile = spec.profile
+    rows = min(profile.batch_size * profile.gradient_accumulation_steps, CPU_ROWS)
+    if spec.task_type == GRPO:
+        rows = CPU_ANSWERS
+    rank = min(profile.lora_r, CPU_RANK)
+    alpha = 4.0 * rank
+    given: dict[str, tuple[Setting, Setting]] = {
+        "per_device_train_batch_size": (profile.batch_size, rows),
+        "lora_r": (profile.lora_r, rank),
+        "lora_alpha": (profile.lora_alpha, round(alpha)),
+        "max_length": (profile.max_length, CPU_TOKENS),
+        "precision": (profile.precision, "fp32"),
+        "gradient_checkpointing": (profile.gradient_checkpointing, False),
+        "torch_compile": (profile.torch_compile, False),
+        "attention": (profile.attention, "sdpa"),
+    }
+    why = "there is no GPU: on the CPU a job is a rehearsal"
+    return Settled(
+        micro=rows,
+        accumulation=1,
+        eval_batch=rows,
+        lora_r=rank,
+        lora_alpha=alpha,
+        lora_dropout=profile.lora_dropout,
+        target_modules=profile.target_modules,
+        max_length=min(profile.max_length, CPU_TOKENS),
+        parallel="ddp",
+        optimizer="adamw",
+        attention="sdpa",
+        compile=False,
+        checkpointing=False,
+        bucket_mb=profile.ddp_bucket_cap_mb,
+        learning_rate=learning_rate(spec.model, shape.hidden_size, alpha, spec.task_type),
+        plan=None,
+        not_taken=tuple(Deviation(k, w, g, why) for k, (w, g) in given.items() if w != g),
+    )

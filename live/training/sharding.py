@@ -1,0 +1,67 @@
+"""FSDP2 over the slot's GPUs: base weights, adapters, gradients and optimizer states in shares.
+
+Called here and not through accelerate, which raises bf16 adapters to fp32 as it shards.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+
+def shard(model: Any, device: torch.device) -> None:
+    """Shard a model with its adapter in place: each decoder layer a group, the rest another."""
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    half = device.type == "cuda"
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if half else None,
+        reduce_dtype=torch.bfloat16 if half else None,
+    )
+    for layer in _layers(model):
+        fully_shard(layer, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+    # What makes the trainer leave placement and the exchange of gradients to the model.
+    model.is_distributed_loading_by_transformers = True
+    model._is_fsdp_managed_module = True
+
+
+def _layers(model: Any) -> list[torch.nn.Module]:
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return list(inner.model.layers)
+
+
+def whole(weight: torch.Tensor) -> torch.Tensor:
+    """A weight with all its shares; every rank has to ask for it."""
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight
+
+
+def put(weight: torch.Tensor, value: torch.Tensor) -> None:
+    """Give a weight this whole value, of which a rank keeps its share."""
+    if isinstance(weight, DTensor):
+        weight.copy_(_like(weight, value))
+    else:
+        weight.copy_(value)
+
+
+def _like(weight: DTensor, value: torch.Tensor) -> DTensor:
+    from torch.distributed.tensor import distribute_tensor
+
+    moved = value.to(weight.device, weight.dtype)
+    return distribute_tensor(moved, weight.device_mesh, weight.placements)
+
+
+def same_kind(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """A whole optimizer state as the weight's own kind of tensor; scalars stay as they are."""
+    if isinstance(weight, DTensor) and value.shape == weight.shape:
+        moved = value.to(weight.device)
+        return _like_state(weight, moved)
+    return value
+
+
+def _like_state(weight: DTensor, value: torch.Tensor) -> DTensor:
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value, weight.device_mesh, weight.placements)
