@@ -263,7 +263,7 @@ class _Watch:
                 self.why = f"nothing came for {self._stall_s:g} s"
             if self.why and self._socket is not None:
                 with suppress(OSError):  # it is closed already, or being wrapped
-                    (lambda *a: None)(self._socket, socket.SHUT_RDWR)
+                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def _quiet_s(self) -> float:
         return self._last_s + self._stall_s
