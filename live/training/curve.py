@@ -41,9 +41,10 @@ class Curve:
             self.warm_end = max(step + 1, round(warm_up * planned))
 
     def _rise(self, step: int) -> float:
+        step = max(step, self.turned_at)
         if step >= self.warm_end:
             return 1.0
-        done = max(0, step - self.turned_at) / (self.warm_end - self.turned_at)
+        done = (step - self.turned_at) / (self.warm_end - self.turned_at)
         return self.rise + (1 - self.rise) * done
 
     def _fall(self, step: int) -> float:

@@ -40,6 +40,7 @@ class Told:
     evaluation_s: list[float] = field(default_factory=list)
     save_s: list[float] = field(default_factory=list)
     tokens: int = 0
+    resumed_from: list[int] = field(default_factory=list)
 
     def pace(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
@@ -48,10 +49,12 @@ class Told:
             "evaluations": [[each.step, each.value] for each in self.evaluations],
             "best": None if self.best is None else [self.best.step, self.best.value],
             "tokens": self.tokens,
+            "resumed_from": self.resumed_from,
         }
 
-    def take_up(self, losses: list[float], pace: dict[str, Any]) -> None:
+    def take_up(self, step: int, losses: list[float], pace: dict[str, Any]) -> None:
         """Go on from a checkpoint's."""
+        self.resumed_from = [*pace["resumed_from"], step]
         self.losses = list(losses)
         self.base, self.tokens = pace["base"], pace["tokens"]
         self.evaluations = [Evaluation(int(step), value) for step, value in pace["evaluations"]]
@@ -83,6 +86,8 @@ class Pacing(TrainerCallback):
         self._boundary_s = monotonic()
         self._value = inf
         self._weighing = True
+        self.tokens_here = 0
+        self.saved_hook: Callable[[], None] = lambda: None
 
     # Steps.
 
@@ -170,9 +175,16 @@ class Pacing(TrainerCallback):
             self._value = float(logs[self.measure])
         elif "loss" in logs and state.global_step > len(self.told.losses):
             self.told.losses.append(float(logs["loss"]))
+            self._count_tokens(logs)
             self.files.progress(
                 state.global_step, self.schedule.planned_steps, float(logs["loss"]), "training"
             )
+
+    def _count_tokens(self, logs: dict[str, Any]) -> None:
+        """The trainers count from 0 in every process."""
+        here = int(float(logs.get("num_tokens", self.tokens_here)))
+        self.told.tokens += here - self.tokens_here
+        self.tokens_here = here
 
     def begin(self) -> None:
         """What comes now is timed from here: an evaluation out of turn."""
@@ -223,5 +235,6 @@ class Pacing(TrainerCallback):
         """A checkpoint was written."""
         self.told.save_s.append(seconds)
         self.schedule.took("save", seconds)
+        self.saved_hook()
         self.files.beat()
         self._boundary_s = monotonic()

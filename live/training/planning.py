@@ -25,8 +25,8 @@ BASE_RATE, LORA_FACTOR, REFERENCE_WIDTH, REFERENCE_ALPHA = 5e-5, 10.0, 2000, 32
 WIDTH_EXPONENT = {"llama": 0.781, "qwen": 0.0775}
 ASSUMED_EXPONENT = 0.5
 RATE_SHARES = {DPO: 0.1, GRPO: 0.3}
-"""Share of the rate where answers are only weighed; *assumed*, to be calibrated. TRL's defaults have
-a twentieth, with which jobs of hours hardly move; at the whole rate answers degenerate."""
+"""Share of the rate where answers are only weighed; *assumed*, to be calibrated. TRL's defaults
+have a twentieth, with which jobs of hours hardly move; at the whole rate answers degenerate."""
 CPU_ANSWERS = 16
 """Answers a rank samples for one GRPO step on the CPU: fewer tell good from bad too seldom."""
 
@@ -73,6 +73,8 @@ class Settled:
         """For the job's record: JSON values."""
         told = asdict(self)
         del told["plan"], told["not_taken"]
+        told["micro_batch"] = told.pop("micro")
+        told["chunked_loss"] = True  # the trainers know no other
         told["predicted_gb"] = None if self.plan is None else self.plan.predicted_gb
         told["row_tokens"] = None if self.plan is None else self.plan.row_tokens
         return told
@@ -221,7 +223,7 @@ def _on_the_cpu(spec: JobSpec, shape: Architecture) -> Settled:
         lora_dropout=profile.lora_dropout,
         target_modules=profile.target_modules,
         max_length=min(profile.max_length, CPU_TOKENS),
-        parallel="ddp",
+        parallel="fsdp2" if spec.request.get("parallel") == "fsdp2" else "ddp",  # to try it
         optimizer="adamw",
         attention="sdpa",
         compile=False,

@@ -1,7 +1,6 @@
 """One job from its request to its submission: data, model, plan, training, checks, delivery."""
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from importlib.util import find_spec
 from math import ceil, isfinite
 from pathlib import Path
@@ -14,46 +13,36 @@ import torch.distributed as dist
 from live.job_files import OUTPUT, JobResult, launcher_of, stop_reason
 from live.training import checkpoints, stand_ins, trainers
 from live.training.checkpoints import CheckpointMismatch
-from live.training.inputs import Texts, data_of, source_of, texts_of
-from live.training.loading import Source, model_of, shape_of, tokenizer_of, with_template
+from live.training.delivery import delivered, fetched_model
+from live.training.facts import Facts
+from live.training.inputs import data_of, source_of, texts_of
+from live.training.loading import model_of, shape_of, tokenizer_of, with_template
 from live.training.pacing import EVALUATION_S, Pacing
-from live.training.planning import CPU_TOKENS, GRPO, Machine, Settled, settle
-from live.training.schedule import Schedule, ScheduleSettings
-from live.training.submission import Checked, checked, put_back, shapes
-from live.training.together import rank_0_says
+from live.training.planning import CPU_TOKENS, GENERATIONS, GRPO, Machine, Settled, settle
+from live.training.record import write_training
+from live.training.schedule import Schedule
+from live.training.scoring import reward_functions
+from live.training.submission import checked, put_back, shapes
+from live.training.telling import record_of
+from live.training.timing import ScheduleSettings
+from live.training.together import on_rank_0, rank_0_says
 from live.training.trainers import ADAPTER, Data
 from live.worker_files import INTERRUPT, WorkerFiles
 from shared.errors import InputError
+from shared.units import MS_PER_SECOND
 
 FINISH_FACTOR = 1.5
 """The last evaluation is made when so many times its usual time is left."""
-
-
-@dataclass(slots=True)
-class Facts:
-    """What the run came to, gathered as it goes; the record is made of it."""
-
-    source: Source
-    texts: Texts
-    data: Data
-    settled: Settled
-    base_params: int
-    most_steps: int
-    load_s: float
-    measure: str = ""
-    resumed_from: int | None = None
-    trained_s: float = 0.0
-    finish_s: float = 0.0
-    final: float | None = None
-    checked: Checked | None = None
-    faults: list[str] = field(default_factory=list)
+EVEN = 4
+"""Evaluations, and saves, of a job without a deadline."""
+STAND_IN_STEPS = 20
 
 
 class TextTrainer:
     """Trains one job on this rank, with all others. device: this rank's."""
 
     def __init__(self, files: WorkerFiles, device: torch.device) -> None:
-        self.files, self.device = files, device
+        self.files, self.spec, self.device = files, files.spec, device
         self._began_s = monotonic()
 
     def train(self) -> JobResult | None:
@@ -70,9 +59,10 @@ class TextTrainer:
     # Before the first step.
 
     def _made(self, held: ExitStack) -> tuple[Facts, Any]:
-        spec = self.files.spec
+        spec = self.spec
+        rewards = reward_functions(spec, held)
         texts = texts_of(self.files)
-        source = source_of(self.files, self._fetched_model)
+        source = source_of(self.files, lambda: fetched_model(self.files))
         tokenizer = with_template(tokenizer_of(source), spec.request)
         shape = shape_of(source)
         most = CPU_TOKENS if spec.device == "cpu" else spec.profile.max_length
@@ -81,14 +71,11 @@ class TextTrainer:
         place = torch.device("cpu") if settled.parallel == "fsdp2" else self.device
         model = model_of(source, settled.attention, place)
         most_steps = self._most_steps(data, settled)
-        parts = (model, tokenizer, data)
         trainer = trainers.made(
-            spec, settled, self.files.folder, parts, most_steps, lambda: self._rewards(held)
+            spec, settled, self.files.folder, (model, tokenizer, data), most_steps, rewards
         )
-        facts = Facts(
-            source, texts, data, settled, shape.base_parameters, most_steps,
-            load_s=monotonic() - self._began_s,
-        )  # fmt: skip
+        load_s = monotonic() - self._began_s
+        facts = Facts(source, texts, data, settled, shape.base_parameters, most_steps, load_s)
         return facts, trainer
 
     def _lacks(self) -> int:
@@ -98,81 +85,71 @@ class TextTrainer:
 
     def _most_steps(self, data: Data, settled: Settled) -> int:
         """Steps of the wanted epochs, or what a rehearsal's request says."""
-        told = self.files.spec.request.get("steps")
-        if self.files.spec.device == "cpu" and isinstance(told, int) and told > 0:
+        cpu, told = self.spec.device == "cpu", self.spec.request.get("steps")
+        if cpu and isinstance(told, int) and told > 0:
             return told
         rows = settled.micro * settled.accumulation * dist.get_world_size()
-        if self.files.spec.task_type == GRPO:
-            rows = max(1, rows // 8)  # a prompt has so many answers
-        steps = ceil(len(data.train) * self.files.spec.training.epochs / rows)
-        return max(1, min(steps, 20) if data_is_built_in(self.files, data) else steps)
-
-    def _fetched_model(self) -> Path:
-        raise InputError(f"model: found {self.files.spec.model!r}, allowed is a folder")
-
-    def _rewards(self, held: ExitStack) -> dict[str, Any]:
-        """Reward functions in their jails, and their weights."""
-        from live.training.rewards import RewardPool, RewardSettings, read_functions
-
-        spec = self.files.spec
-        kind = spec.request.get("dataset_type")
-        asked = kind.get("reward_functions") if isinstance(kind, dict) else None
-        if not spec.training.rewards:
-            if spec.device == "cpu" and not asked:
-                return {"functions": [stand_ins.reward], "weights": [1.0]}
-            raise InputError("training.rewards: reward functions are off in the configuration")
-        functions, refused = read_functions(asked)
-        if not functions:
-            raise InputError(f"reward_functions: none may run: {refused[0]}")
-        settings = RewardSettings(enabled=True, seconds=spec.training.reward_seconds)
-        pool = held.enter_context(RewardPool(functions, settings))
-        return {"functions": pool.as_trl(), "weights": [each.weight for each in functions]}
+        if self.spec.task_type == GRPO:
+            rows = max(1, rows // GENERATIONS)  # a prompt has so many answers
+        steps = max(1, ceil(len(data.train) * self.spec.training.epochs / rows))
+        built_in = cpu and len(data.train) + len(data.held_out) == stand_ins.ROWS
+        return min(steps, STAND_IN_STEPS) if built_in else steps
 
     # Training.
 
     def _trained(self, facts: Facts, trainer: Any) -> JobResult | None:
         found = self._found(trainer)
-        pace = found[1].pace if found else {}
-        schedule = Schedule(self._schedule_settings(), facts.most_steps, pace.get("schedule"))
-        pacing = Pacing(
-            self.files,
-            self.device,
-            schedule,
-            greater=self.files.spec.task_type == GRPO,
-            patience=self.files.spec.training.patience,
-            keep_best=trainer.write_adapter,
-        )
-        trainers.paced(trainer, pacing)
-        facts.measure = pacing.measure
+        pacing = self._pacing(facts, trainer, found[1].pace if found else {})
         if found is not None:
-            pacing.told.take_up(found[1].losses, pace)
-            facts.resumed_from = found[1].step
-        trainer.args.eval_on_start = found is None  # what the base model does
-        began_s = monotonic()
+            pacing.told.take_up(found[1].step, found[1].losses, found[1].pace)
+        self._record(facts, pacing)
+        # What the base model does. It must be seen from within: accelerate takes a model that was
+        # evaluated before for one that is joined to the other ranks already.
+        trainer.args.eval_on_start = found is None
         trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
-        facts.trained_s = monotonic() - began_s
         if pacing.told.stopped == INTERRUPT:
             self.files.progress(trainer.state.global_step, facts.most_steps, None, "saving")
             return None
         return self._finished(facts, trainer, pacing)
 
+    def _pacing(self, facts: Facts, trainer: Any, pace: dict[str, Any]) -> Pacing:
+        schedule = Schedule(self._schedule_settings(), facts.most_steps, pace.get("schedule"))
+        pacing = Pacing(
+            self.files,
+            self.device,
+            schedule,
+            greater=self.spec.task_type == GRPO,
+            patience=self.spec.training.patience,
+            keep_best=trainer.write_adapter,
+        )
+        pacing.saved_hook = lambda: self._record(facts, pacing)
+        trainers.paced(trainer, pacing)
+        facts.measure = pacing.measure
+        return pacing
+
+    def _record(self, facts: Facts, pacing: Pacing) -> None:
+        """What is known by now, for the ledger."""
+        record = record_of(self.spec, facts, pacing)
+        if not self.files.rank:
+            write_training(self.files.folder, record)
+
     def _schedule_settings(self) -> ScheduleSettings:
-        spec = self.files.spec
-        margin_s = max(0.0, (spec.deadline_ms - spec.warn_ms) / 1000)
-        uploads = spec.training.submit == "hub"
+        spec = self.spec
         return ScheduleSettings(
-            margin_s=margin_s, finish_s=60.0 if uploads else 10.0, even=4,
+            margin_s=max(0.0, (spec.deadline_ms - spec.warn_ms) / MS_PER_SECOND),
+            finish_s=60.0 if spec.training.submit == "hub" else 10.0,
             evaluation_s=5.0 if spec.device == "cpu" else 30.0,
-        )  # fmt: skip
+            even=EVEN,
+        )
 
     def _found(self, trainer: Any) -> tuple[Path, checkpoints.State] | None:
         """The checkpoint to go on from, the same on every rank. Raises InputError."""
         like = checkpoints.State(
-            0,
-            sum(each.numel() for each in trainer.weights.values()),
-            trainer.settled.micro * trainer.settled.accumulation * dist.get_world_size(),
-            trainers.SEED,
-            [],
+            step=0,
+            trainable=sum(each.numel() for each in trainer.weights.values()),
+            rows_per_step=trainer.rows_per_step,
+            seed=trainers.SEED,
+            losses=[],
         )
         try:
             return checkpoints.newest(self.files.folder / OUTPUT / "checkpoints", like)
@@ -186,35 +163,35 @@ class TextTrainer:
         told, step = pacing.told, trainer.state.global_step
         self.files.progress(step, facts.most_steps, None, "saving")
         self.files.beat(EVALUATION_S)
-        folder = self._best(facts, trainer, pacing)
-        facts.checked = checked(folder, shapes(trainer))
-        facts.faults += facts.checked.faults
+        folder = self._best(trainer, pacing)
+        facts.faults += checked(folder, shapes(trainer))
         self._judge(facts, trainer, pacing)
+        facts.submission = on_rank_0(lambda: delivered(self.files, facts, told, folder))
         facts.finish_s = monotonic() - began_s
+        self._record(facts, pacing)
         early = step < facts.most_steps
         why = stop_reason(self.files.folder) or told.why or "the deadline is near"
+        said = [f"stopped at step {step} of {facts.most_steps}: {why}"] if early else []
         return JobResult(
             outcome="completed",
-            reason=f"stopped at step {step} of {facts.most_steps}: {why}" if early else "",
-            submission=str(folder),
+            reason="; ".join([*said, *facts.faults]),
+            submission=facts.submission,
             losses=tuple(each for each in told.losses if isfinite(each)),
             steps=step,
-            resumed_from=facts.resumed_from,
+            resumed_from=told.resumed_from[-1] if told.resumed_from else None,
             model=facts.source.name,
             why="; ".join(each for each in (facts.source.why, facts.texts.why) if each),
         )
 
-    def _best(self, facts: Facts, trainer: Any, pacing: Pacing) -> Path:
+    def _best(self, trainer: Any, pacing: Pacing) -> Path:
         """The folder of the best adapter: the last one where none was evaluated after training."""
-        folder = self.files.folder / OUTPUT / ADAPTER
-        step = trainer.state.global_step
         evaluated = {each.step for each in pacing.told.evaluations}
-        if pacing.told.best is None or (step not in evaluated and self._may_evaluate(pacing)):
-            if self._may_evaluate(pacing) and step not in evaluated:
-                trainer.evaluate()  # keeps it, when it is the best
-            if pacing.told.best is None:
-                trainer.write_adapter()
-        return folder
+        if trainer.state.global_step not in evaluated and self._may_evaluate(pacing):
+            pacing.begin()
+            trainer.evaluate()  # keeps it, when it is the best
+        if pacing.told.best is None:
+            trainer.write_adapter()
+        return self.files.folder / OUTPUT / ADAPTER
 
     def _may_evaluate(self, pacing: Pacing) -> bool:
         """Rank 0's word on whether there is time for one more evaluation."""
@@ -231,16 +208,14 @@ class TextTrainer:
             pacing.begin()
             facts.final = pacing.measured(trainer.evaluate)
         if facts.final is None or told.base is None:
-            facts.faults.append("it was not evaluated")
-        elif not pacing.better(facts.final, told.base):
+            facts.faults.append("it was not evaluated against the base model")
+            return
+        facts.beats_base = pacing.better(facts.final, told.base)
+        if not facts.beats_base:
             facts.faults.append(
-                f"it does not beat the base model: {facts.final:.4f} against {told.base:.4f}"
+                f"it does not beat the base model: {facts.measure} {facts.final:.4f} "
+                f"against {told.base:.4f}"
             )
-
-
-def data_is_built_in(files: WorkerFiles, data: Data) -> bool:
-    """Whether a rehearsal trains on rows of our own: a few steps of them will do."""
-    return files.spec.device == "cpu" and len(data.train) + len(data.held_out) == stand_ins.ROWS
 
 
 def machine(device: str) -> Machine:

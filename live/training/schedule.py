@@ -129,7 +129,7 @@ class Schedule:
         return self._go_on(step, left_s, left_s - need_s)
 
     def _end(self, step: int, left_s: float) -> Orders:
-        """Stop. What might not end before the deadline is left out: the submission is worth more."""
+        """Stop. What might end after the deadline is left out: the submission is worth more."""
         memory, settings, times = self._memory, self._settings, self._memory.times
         self._turn(step, step)
         free_s = left_s - times.save_upper_s - times.finish_s

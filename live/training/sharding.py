@@ -23,9 +23,7 @@ def shard(model: Any, device: torch.device) -> None:
     for layer in _layers(model):
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
-    # What makes the trainer leave placement and the exchange of gradients to the model.
-    model.is_distributed_loading_by_transformers = True
-    model._is_fsdp_managed_module = True
+    model._is_fsdp_managed_module = True  # what transformers tells such a model by
 
 
 def _layers(model: Any) -> list[torch.nn.Module]:

@@ -1,6 +1,5 @@
 """What is handed in is looked at first: it loads, is finite, and differs from the base model."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,8 @@ from live.training.trainers import WEIGHTS
 from shared.errors import InputError
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """An adapter's folder as it lies on disk. faults: what is wrong with it."""
-
-    folder: Path
-    faults: tuple[str, ...]
-
-
-def checked(folder: Path, wanted: dict[str, tuple[int, ...]]) -> Checked:
-    """Look at the file that will be handed in.
+def checked(folder: Path, wanted: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """What is wrong with the file that will be handed in, nothing when it is well.
 
     wanted: the shape of every weight that the adapter has to have, by the name in the file.
     """
@@ -31,7 +22,7 @@ def checked(folder: Path, wanted: dict[str, tuple[int, ...]]) -> Checked:
         weights = load_file(folder / WEIGHTS)
         PeftConfig.from_pretrained(str(folder))
     except (OSError, ValueError, SafetensorError, TypeError) as why:
-        return Checked(folder, (f"it does not load: {str(why).splitlines()[0]}",))
+        return (f"it does not load: {str(why).splitlines()[0]}",)
     faults = []
     if {name: tuple(each.shape) for name, each in weights.items()} != wanted:
         faults.append("its weights are not those of the job")
@@ -39,7 +30,7 @@ def checked(folder: Path, wanted: dict[str, tuple[int, ...]]) -> Checked:
         faults.append("it is not finite")
     if not any(bool(each.any()) for name, each in weights.items() if "lora_B" in name):
         faults.append("it does not differ from the base model")
-    return Checked(folder, tuple(faults))
+    return tuple(faults)
 
 
 def shapes(trainer: Any) -> dict[str, tuple[int, ...]]:

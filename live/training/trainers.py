@@ -1,7 +1,6 @@
 """TRL's trainers, made to keep our checkpoints, our pace and our shares."""
 
 import shutil
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTr
 from live.job_files import OUTPUT, JobSpec
 from live.training import checkpoints
 from live.training.checkpoints import State, Weights, put_in_place, trainable
+from live.training.order import LongestFirst, lengths_of
 from live.training.pacing import Pacing
 from live.training.planning import DPO, GENERATIONS, GRPO, Settled
 from live.training.sharding import shard, whole
@@ -52,7 +52,7 @@ class Kept:
         return State(
             step=self.state.global_step,
             trainable=sum(each.numel() for each in self.weights.values()),
-            rows_per_step=self.settled.micro * self.settled.accumulation * dist.get_world_size(),
+            rows_per_step=self.rows_per_step,
             seed=SEED,
             losses=list(told.losses),
             pace={"schedule": self.pacing.schedule.state(), **told.pace()},
@@ -86,6 +86,16 @@ class Kept:
         if checkpoint is not None:
             checkpoints.take_up(Path(checkpoint), self.weights, self.optimizer)
 
+    def _get_train_sampler(self: Any, dataset: Any = None) -> Any:
+        """The longest rows first; a GRPO job repeats its prompts in an order of its own."""
+        rows = dataset if dataset is not None else self.train_dataset
+        return LongestFirst(lengths_of(rows), self.rows_per_step, SEED)
+
+    @property
+    def rows_per_step(self: Any) -> int:
+        """Rows of one optimizer step, of all ranks."""
+        return int(self.settled.micro * self.settled.accumulation * dist.get_world_size())
+
     def create_scheduler(self: Any, num_training_steps: int, optimizer: Any = None) -> Any:
         """A rate that stays: the pacing sets it at every step."""
         self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda _: 1.0)
@@ -118,6 +128,13 @@ class Kept:
         return final
 
 
+class PlacedLater:
+    """A model that is put on the GPU in shares: whole, it may not fit."""
+
+    def _move_model_to_device(self, model: Any, device: torch.device) -> None:
+        pass
+
+
 class Sft(Kept, SFTTrainer):  # type: ignore[misc]
     """Instruct and chat tasks."""
 
@@ -128,6 +145,9 @@ class Dpo(Kept, DPOTrainer):  # type: ignore[misc]
 
 class Grpo(Kept, GRPOTrainer):  # type: ignore[misc]
     """Tasks scored by reward functions."""
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        return GRPOTrainer._get_train_sampler(self, dataset)
 
 
 def agreed(weights: Weights, device: torch.device) -> None:
@@ -196,26 +216,19 @@ def arguments(spec: JobSpec, settled: Settled, folder: Path, most_steps: int) ->
     }
 
 
-def _sft(
-    spec: JobSpec, settled: Settled, told: dict[str, Any], _: Callable[[], dict[str, Any]]
-) -> Any:
+def _sft(spec: JobSpec, settled: Settled, told: dict[str, Any], _: dict[str, Any]) -> Any:
     del spec
     told["max_length"] = None  # cut already, and padding-free rows allow no other
     told["padding_free"] = settled.attention == "flash_attention_2" and settled.micro > 1
     return Sft, SFTConfig(**told), {}
 
 
-def _dpo(
-    spec: JobSpec, settled: Settled, told: dict[str, Any], _: Callable[[], dict[str, Any]]
-) -> Any:
+def _dpo(spec: JobSpec, settled: Settled, told: dict[str, Any], _: dict[str, Any]) -> Any:
     del spec
     return Dpo, DPOConfig(**told, max_length=settled.max_length), {}
 
 
-def _grpo(
-    spec: JobSpec, settled: Settled, told: dict[str, Any], rewards: Callable[[], dict[str, Any]]
-) -> Any:
-    functions = rewards()
+def _grpo(spec: JobSpec, settled: Settled, told: dict[str, Any], rewards: dict[str, Any]) -> Any:
     rows = settled.micro * settled.accumulation * spec.processes
     generations = max(n for n in range(2, GENERATIONS + 1) if rows % n == 0)
     most = min(spec.training.most_completion, settled.max_length // 2)
@@ -224,10 +237,10 @@ def _grpo(
         num_generations=generations,
         num_generations_eval=min(2, settled.eval_batch * spec.processes),
         max_completion_length=most,
-        reward_weights=functions["weights"],
+        reward_weights=rewards["weights"],
         log_completions=False,
     )
-    return Grpo, config, {"reward_funcs": functions["functions"]}
+    return Grpo, config, {"reward_funcs": rewards["functions"]}
 
 
 def made(
@@ -236,18 +249,18 @@ def made(
     folder: Path,
     parts: tuple[Any, Any, Data],
     most_steps: int,
-    rewards: Callable[[], dict[str, Any]],
+    rewards: dict[str, Any],
 ) -> Any:
     """The task's trainer over (model, tokenizer, data); it has no pacing yet.
 
-    rewards: gives the reward functions and their weights, asked for GRPO alone.
+    rewards: functions and their weights, of GRPO alone.
     """
     model, tokenizer, data = parts
     sharded = settled.parallel == "fsdp2"
-    if sharded:
-        model.is_distributed_loading_by_transformers = True  # it is placed when it is sharded
     build = {DPO: _dpo, GRPO: _grpo}.get(spec.task_type, _sft)
     kind, config, more = build(spec, settled, arguments(spec, settled, folder, most_steps), rewards)
+    if sharded:
+        kind = type(f"Sharded{kind.__name__}", (PlacedLater, kind), {})
     trainer = kind(
         model=model,
         args=config,
@@ -263,6 +276,8 @@ def made(
             each.data = each.data.to(torch.bfloat16)
     if sharded:
         shard(trainer.model, trainer.args.device)
+        # Placement and the exchange of gradients are the model's own affair from here on.
+        trainer.is_distributed_loading_by_transformers = True
     return trainer
 
 

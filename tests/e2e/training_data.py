@@ -14,7 +14,7 @@ def paragraphs() -> list[str]:
     for path in sorted(DOCS.rglob("*.md")):
         for part in path.read_text(encoding="utf-8").split("\n\n"):
             text = " ".join(part.split())
-            if re.match(r"[A-Z]", text) and 120 <= len(text):
+            if re.match(r"[A-Z]", text) and len(text) >= 120:
                 found.append(text[:600])
     return found
 
