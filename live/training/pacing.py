@@ -41,6 +41,7 @@ class Told:
     save_s: list[float] = field(default_factory=list)
     tokens: int = 0
     resumed_from: list[int] = field(default_factory=list)
+    held_out: int = 0
 
     def pace(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
@@ -50,13 +51,14 @@ class Told:
             "best": None if self.best is None else [self.best.step, self.best.value],
             "tokens": self.tokens,
             "resumed_from": self.resumed_from,
+            "held_out": self.held_out,
         }
 
     def take_up(self, step: int, losses: list[float], pace: dict[str, Any]) -> None:
         """Go on from a checkpoint's."""
         self.resumed_from = [*pace["resumed_from"], step]
         self.losses = list(losses)
-        self.base, self.tokens = pace["base"], pace["tokens"]
+        self.base, self.tokens, self.held_out = pace["base"], pace["tokens"], pace["held_out"]
         self.evaluations = [Evaluation(int(step), value) for step, value in pace["evaluations"]]
         best = pace["best"]
         self.best = None if best is None else Evaluation(int(best[0]), best[1])
@@ -80,22 +82,25 @@ class Pacing(TrainerCallback):
     ) -> None:
         self.files, self.schedule, self.told = files, schedule, Told()
         self.measure = REWARD if greater else LOSS
-        self._device, self._patience, self._keep_best = device, patience, keep_best
+        self.device, self._patience, self._keep_best = device, patience, keep_best
         self._sign = -1.0 if greater else 1.0
         self._factor = schedule.learning_rate(0)
         self._boundary_s = monotonic()
         self._value = inf
         self._weighing = True
         self.tokens_here = 0
+        self.took_s = 0.0
         self.saved_hook: Callable[[], None] = lambda: None
+        self.first_look: Callable[[], None] | None = None
 
     # Steps.
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """The first step begins."""
-        self._order(state.global_step, control)
+        """Before the first step: what the base model does, with the ranks joined by now."""
+        if self.first_look is not None:
+            self.first_look()
         self._boundary_s = monotonic()
 
     def on_step_begin(
@@ -128,19 +133,30 @@ class Pacing(TrainerCallback):
         self._order(state.global_step, control)
         self._boundary_s = monotonic()
 
+    def may_begin(self, step: int) -> bool:
+        """Whether there is time for a step at all; asked once, before the first of a process."""
+        asked, (_, _, stop) = self._agreed(step)
+        if asked != GO_ON or stop:
+            self.told.stopped = FINISH if asked == GO_ON else asked
+        return self.told.stopped == GO_ON
+
+    def _agreed(self, step: int) -> tuple[int, tuple[bool, bool, bool]]:
+        """What is asked, and rank 0's orders: evaluate, save, stop."""
+        left_s = self.files.left_s()
+        asked = highest(self.files.asked(), self.device)
+        orders = self.schedule.after_step(step, left_s)
+        told = [orders.evaluate, orders.save or self._save_by_count(step, left_s), orders.stop]
+        said = [*map(float, told), self.schedule.learning_rate(step)]
+        evaluate, save, stop, self._factor = rank_0_says(said, self.device)
+        return asked, (bool(evaluate), bool(save), bool(stop))
+
+    def _save_by_count(self, step: int, left_s: float) -> bool:
+        """Without a deadline there is no interval to be had from it."""
+        return left_s == inf and step % self.files.spec.checkpoint_every == 0
+
     def _order(self, step: int, control: TrainerControl) -> None:
-        asked = highest(self.files.asked(), self._device)
-        orders = self.schedule.after_step(step, self.files.left_s())
-        said = [
-            float(orders.evaluate),
-            float(orders.save or (step and step % self.files.spec.checkpoint_every == 0)),
-            float(orders.stop),
-            self.schedule.learning_rate(step),
-        ]
-        evaluate, save, stop, self._factor = rank_0_says(said, self._device)
-        if step == 0 and not stop:
-            return
-        control.should_evaluate, control.should_save = bool(evaluate), bool(save)
+        asked, (evaluate, save, stop) = self._agreed(step)
+        control.should_evaluate, control.should_save = evaluate, save
         if asked != GO_ON:
             self.told.stopped = asked
             control.should_training_stop = True
@@ -192,6 +208,8 @@ class Pacing(TrainerCallback):
 
     def measured(self, evaluate: Callable[[], Any]) -> float:
         """One more evaluation, of something else than the run: it is not weighed."""
+        self.begin()
+        self.files.beat(EVALUATION_S)
         self._weighing = False
         evaluate()
         self._weighing = True
@@ -201,15 +219,13 @@ class Pacing(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Keep the adapter when it is the best so far; stop when none was better for long."""
-        value = rank_0_says([self._value], self._device)[0]
-        took_s = monotonic() - self._boundary_s
-        self.told.evaluation_s.append(took_s)
-        self.schedule.took("evaluation", took_s)
+        value = rank_0_says([self._value], self.device)[0]
         self._value = value
-        if self.told.base is None:
-            self.told.base = value
-        elif self._weighing:
+        if self._weighing:
             self._weigh(Evaluation(state.global_step, value), control)
+        self.took_s = monotonic() - self._boundary_s  # writing the best adapter with it
+        self.told.evaluation_s.append(self.took_s)
+        self.schedule.took("evaluation", self.took_s)
         self._boundary_s = monotonic()
 
     def _weigh(self, found: Evaluation, control: TrainerControl) -> None:

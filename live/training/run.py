@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack
 from importlib.util import find_spec
-from math import ceil, isfinite
+from math import ceil, inf, isfinite
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -24,7 +24,7 @@ from live.training.schedule import Schedule
 from live.training.scoring import reward_functions
 from live.training.submission import checked, put_back, shapes
 from live.training.telling import record_of
-from live.training.timing import ScheduleSettings
+from live.training.timing import ScheduleSettings, most_evaluation_s
 from live.training.together import on_rank_0, rank_0_says
 from live.training.trainers import ADAPTER, Data
 from live.worker_files import INTERRUPT, WorkerFiles
@@ -36,6 +36,8 @@ FINISH_FACTOR = 1.5
 EVEN = 4
 """Evaluations, and saves, of a job without a deadline."""
 STAND_IN_STEPS = 20
+PROBE_BATCHES = 2
+"""Batches of a rank that are timed to know how many rows can be evaluated."""
 
 
 class TextTrainer:
@@ -102,11 +104,14 @@ class TextTrainer:
         pacing = self._pacing(facts, trainer, found[1].pace if found else {})
         if found is not None:
             pacing.told.take_up(found[1].step, found[1].losses, found[1].pace)
+            evaluate_on(trainer, pacing.told.held_out)
+        else:
+            # From within train(): accelerate takes a model that was evaluated before for one that
+            # is joined to the other ranks already.
+            pacing.first_look = lambda: look_at_base(trainer, pacing, self._schedule_settings())
         self._record(facts, pacing)
-        # What the base model does. It must be seen from within: accelerate takes a model that was
-        # evaluated before for one that is joined to the other ranks already.
-        trainer.args.eval_on_start = found is None
-        trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
+        if pacing.may_begin(found[1].step if found else 0):
+            trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
         if pacing.told.stopped == INTERRUPT:
             self.files.progress(trainer.state.global_step, facts.most_steps, None, "saving")
             return None
@@ -189,9 +194,10 @@ class TextTrainer:
         if trainer.state.global_step not in evaluated and self._may_evaluate(pacing):
             pacing.begin()
             trainer.evaluate()  # keeps it, when it is the best
-        if pacing.told.best is None:
+        folder = self.files.folder / OUTPUT / ADAPTER
+        if pacing.told.best is None and (trainer.state.global_step or not folder.exists()):
             trainer.write_adapter()
-        return self.files.folder / OUTPUT / ADAPTER
+        return folder
 
     def _may_evaluate(self, pacing: Pacing) -> bool:
         """Rank 0's word on whether there is time for one more evaluation."""
@@ -205,7 +211,6 @@ class TextTrainer:
         facts.final = told.best.value if told.best else None
         if not facts.faults and self._may_evaluate(pacing):
             put_back(trainer, self.files.folder / OUTPUT / ADAPTER)
-            pacing.begin()
             facts.final = pacing.measured(trainer.evaluate)
         if facts.final is None or told.base is None:
             facts.faults.append("it was not evaluated against the base model")
@@ -216,6 +221,33 @@ class TextTrainer:
                 f"it does not beat the base model: {facts.measure} {facts.final:.4f} "
                 f"against {told.base:.4f}"
             )
+
+
+def evaluate_on(trainer: Any, rows: int) -> None:
+    """Evaluate on so many of the rows held out, the same ones every time; 0 means all."""
+    if 0 < rows < len(trainer.eval_dataset):
+        trainer.eval_dataset = trainer.eval_dataset.select(range(rows))
+
+
+def look_at_base(trainer: Any, pacing: Pacing, settings: ScheduleSettings) -> None:
+    """What the base model does on the rows held out: an adapter that is untrained changes nothing.
+
+    With a deadline a few rows are timed first, and no more are kept than can be evaluated in the
+    time that evaluations may take.
+    """
+    told, rows, left_s = pacing.told, trainer.eval_dataset, pacing.files.left_s()
+    probe = trainer.settled.eval_batch * dist.get_world_size() * PROBE_BATCHES
+    if left_s < inf and len(rows) > probe:
+        evaluate_on(trainer, probe)
+        pacing.measured(trainer.evaluate)
+        most_s = most_evaluation_s(settings, left_s)
+        kept = max(probe, int(len(rows) * min(1.0, most_s * probe / len(rows) / pacing.took_s)))
+        trainer.eval_dataset = rows
+        told.held_out = int(rank_0_says([kept], pacing.device)[0])
+        evaluate_on(trainer, told.held_out)
+    told.base = pacing.measured(trainer.evaluate)
+    told.held_out = len(trainer.eval_dataset)
+    pacing.schedule.took("finish", FINISH_FACTOR * pacing.took_s + settings.finish_s)
 
 
 def machine(device: str) -> Machine:
