@@ -29,7 +29,8 @@ from live.job_files import (
 from live.job_settings import JobSettings
 from live.launching import ended, signal_launcher, spawn, write_job
 from live.reaping import leftovers, reap
-from live.rows import Submission
+from live.rows import Submission, Training
+from live.training.record import training_of
 from shared.errors import IllegalTransition, InputError
 from shared.inputs import JobEnded, Outcome
 
@@ -71,7 +72,7 @@ class JobWatch:
         while not await self._is_dead():
             await asyncio.sleep(self._tools.settings.poll_s)
         quarantined = await self._until_released()
-        await self._enter("gone", self._submission())
+        await self._enter("gone", (*self._submission(), *self._training()))
         if quarantined:
             await self._tools.gpus.quarantine(self.folder, set())
 
@@ -205,6 +206,11 @@ class JobWatch:
         sent = result.submission if result and self._outcome() == "completed" else None
         return (Submission(self.task_id, sent),) if sent and not Path(sent).is_absolute() else ()
 
+    def _training(self) -> tuple[Training, ...]:
+        """What the training came to, however far it got."""
+        record = training_of(self.folder)
+        return () if record is None else (Training(self.task_id, record.model_dump_json()),)
+
     async def _say_stopping(self) -> None:
         """Processes live on though the result is in, or the deadline is."""
         job = self._tools.desk.machine.jobs.get(self.task_id)
@@ -212,7 +218,7 @@ class JobWatch:
         if over and job is not None and job.state == "running":
             await self._enter("stopping")
 
-    async def _enter(self, phase: str, extra: tuple[Submission, ...] = ()) -> None:
+    async def _enter(self, phase: str, extra: tuple[Submission | Training, ...] = ()) -> None:
         entry = JobEnded(self.task_id, self._outcome(), "gone" if phase == "gone" else "stopping")
         try:
             await self._tools.desk.enter(entry, extra=extra)

@@ -8,6 +8,7 @@ import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import apsw
 
 from live import faults
 from live.migrations import migrate
-from live.rows import ForgetNonces, JobFolder, Nonce, Row, StartPayload, Submission
+from live.rows import ForgetNonces, JobFolder, Nonce, Row, StartPayload, Submission, Training
 from shared.errors import FourSlotError, InputError
+from shared.inputs import JobEnded
 from shared.ledger import LedgerEntry, entry_line
 
 _BUSY_MS = 5_000
@@ -69,12 +71,15 @@ class LedgerStore:
     def append(self, entries: Sequence[LedgerEntry], rows: Sequence[Row] = ()) -> None:
         """Write entries and rows in one transaction; they are durable when this returns.
 
+        A Training row without a seq gets that of its job's ``gone`` among the entries; where there
+        is none the job did not end, and the row is left out.
+
         Raises StorageError when they cannot be written, LedgerConflict when the file already has
         an entry of that seq; then none of them is.
         """
         lines = [(entry.seq, entry.at_ms, entry_line(entry)) for entry in entries]
         try:
-            self._write(lines, rows)
+            self._write(lines, [*_numbered(rows, entries)])
         except apsw.ConstraintError:
             self._undo()
             raise LedgerConflict(
@@ -223,6 +228,20 @@ def _sync_folder(path: Path) -> None:
         os.close(folder)
 
 
+def _numbered(rows: Sequence[Row], entries: Sequence[LedgerEntry]) -> Iterator[Row]:
+    """The rows, those of a training with the seq of the entry that its job is gone."""
+    gone = {
+        entry.entry.task_id: entry.seq
+        for entry in entries
+        if isinstance(entry.entry, JobEnded) and entry.entry.phase == "gone"
+    }
+    for row in rows:
+        if not isinstance(row, Training) or row.seq:
+            yield row
+        elif row.task_id in gone:
+            yield replace(row, seq=gone[row.task_id])
+
+
 def _statement(row: Row) -> tuple[str, tuple[Any, ...]]:
     match row:
         case Nonce():
@@ -234,6 +253,9 @@ def _statement(row: Row) -> tuple[str, tuple[Any, ...]]:
             return "INSERT INTO starts VALUES (?, ?, ?)", (row.seq, row.task_id, row.payload)
         case Submission():
             return "INSERT OR REPLACE INTO submissions VALUES (?, ?)", (row.task_id, row.value)
+        case Training():
+            sql = "INSERT OR IGNORE INTO training VALUES (?, ?, ?)"
+            return sql, (row.seq, row.task_id, row.payload)
         case JobFolder():
             return "INSERT INTO jobs VALUES (?, ?, ?)", (row.seq, row.task_id, row.dir)
 

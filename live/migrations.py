@@ -23,6 +23,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE jobs(seq INTEGER PRIMARY KEY, task_id TEXT NOT NULL, dir TEXT NOT NULL)",
         "CREATE INDEX jobs_by_task ON jobs(task_id, seq)",
     ),
+    (
+        """CREATE TABLE training(seq INTEGER PRIMARY KEY, task_id TEXT NOT NULL,
+        payload TEXT NOT NULL)""",
+    ),
 )
 """``MIGRATIONS[n]`` turns a file of version n into one of version n + 1."""
 

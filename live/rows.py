@@ -40,6 +40,18 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True)
+class Training:
+    """What a job's training came to, a ``TrainingRecord`` as JSON text. Kept when the job is gone.
+
+    seq: the ledger seq of the entry that it is gone; the store fills it in.
+    """
+
+    task_id: str
+    payload: str
+    seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class JobFolder:
     """The folder of a started job, by the ledger seq of its start entry; the daemon writes it."""
 
@@ -48,7 +60,7 @@ class JobFolder:
     dir: str
 
 
-Row = Nonce | ForgetNonces | StartPayload | Submission | JobFolder
+Row = Nonce | ForgetNonces | StartPayload | Submission | Training | JobFolder
 Extra = Row | tuple[Row, ...]
 """What has to be durable together with an input."""
 

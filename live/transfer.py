@@ -1,5 +1,9 @@
-"""What is taken out of a ledger, while a daemon may be writing to it: a copy, its lines, offers."""
+"""What is taken out of a ledger, while a daemon may be writing to it.
 
+A copy, its lines, its offers, and what its jobs' trainings came to.
+"""
+
+import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -17,6 +21,7 @@ from shared.ledger_wire import parse_ledger_line
 from shared.wire import MIN_REPEAT_MS
 
 _LINES = "SELECT seq, line FROM ledger ORDER BY seq"
+_TRAINING = "SELECT seq, task_id, payload FROM training ORDER BY seq"
 
 
 def backup(ledger: Path, out: Path) -> None:
@@ -53,6 +58,26 @@ def export_offers(ledger: Path, out: Path) -> int:
         raise InputError(f"{out}: found another ending, allowed is .jsonl")
     with closing(read_only(ledger)) as source, _whole(ledger, out) as aside:
         return _written(aside, map(dumps, _offers(_entries(ledger, source))))
+
+
+def export_training(ledger: Path, out: Path) -> int:
+    """Write what each job's training came to as JSON lines of seq, task_id and training.
+
+    Returns how many. Raises InputError as ``backup`` does, and when the ledger is of a release that
+    kept none, or a record is no JSON.
+    """
+    with closing(read_only(ledger)) as source, _whole(ledger, out) as aside:
+        return _written(aside, map(dumps, _trainings(ledger, source)))
+
+
+def _trainings(ledger: Path, source: apsw.Connection) -> Iterator[dict[str, Any]]:
+    try:
+        for seq, task_id, payload in source.execute(_TRAINING):
+            yield {"seq": seq, "task_id": task_id, "training": json.loads(payload)}
+    except apsw.Error as why:
+        raise InputError(f"{ledger}: found no training records: {why}") from None
+    except ValueError:
+        raise InputError(f"{ledger}: training: found a row that is no JSON") from None
 
 
 def _rows(ledger: Path, source: apsw.Connection) -> Iterator[tuple[int, str]]:

@@ -80,7 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m sim", description=__doc__.splitlines()[0] if __doc__ else "")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     for add in (
-        _compare, _sensitivity, _replay, _generate, _import_trace, _verify, _score, _schema,
+        _compare, _sensitivity, _replay, _generate, _import_trace, _verify, _score, _calibrate,
+        _schema,
     ):  # fmt: skip
         add(commands)
     return parser
@@ -187,6 +188,20 @@ def _score(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command.add_argument("--now", metavar="TIME", help="end of the windows (epoch ms or ISO 8601)")
     command.add_argument("--json", action="store_true", help="print one JSON document")
     command.set_defaults(run=_run("sim.commands.score"))
+
+
+def _calibrate(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    command = commands.add_parser(
+        "calibrate", help="make a calibration file of a live ledger's jobs"
+    )
+    command.add_argument("ledger", type=Path, metavar="LEDGER", help="a daemon's ledger (SQLite)")
+    command.add_argument("--out", type=Path, metavar="FILE", required=True)
+    command.add_argument(
+        "--least", type=_number(2, 10**9, int), default=20, metavar="N",
+        help="outcomes of an entry, at least (default 20, what scenarios ask for)",
+    )  # fmt: skip
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+    command.set_defaults(run=_run("sim.commands.calibrate"))
 
 
 def _schema(commands: "argparse._SubParsersAction[_Parser]") -> None:

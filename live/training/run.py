@@ -171,14 +171,16 @@ class TextTrainer:
         folder = self._best(trainer, pacing)
         facts.faults += checked(folder, shapes(trainer))
         self._judge(facts, trainer, pacing)
-        facts.submission = on_rank_0(lambda: delivered(self.files, facts, told, folder))
+        record = record_of(self.spec, facts, pacing)
+        facts.submission, wrong = on_rank_0(lambda: delivered(self.files, record, folder))
+        facts.faults += [wrong] if wrong else []
         facts.finish_s = monotonic() - began_s
         self._record(facts, pacing)
         early = step < facts.most_steps
         why = stop_reason(self.files.folder) or told.why or "the deadline is near"
         said = [f"stopped at step {step} of {facts.most_steps}: {why}"] if early else []
         return JobResult(
-            outcome="completed",
+            outcome="failed" if wrong else "completed",
             reason="; ".join([*said, *facts.faults]),
             submission=facts.submission,
             losses=tuple(each for each in told.losses if isfinite(each)),

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from shared.errors import InputError
 from sim.experiment import World
+from sim.quality import Calibration
 from sim.scenario import Scenario, read_scenario
 from sim.season import calibration_of
+from sim.service import FractionService
 
 
 def world_of(
@@ -22,12 +24,20 @@ def world_of(
     calibration = calibration_of(scenario.market, call.scenario.parent)
     path = call.offers or _named_offers(scenario, call.scenario)
     if path is None:
-        return World(scenario, box, calibration=calibration)
+        return World(_with_measured_service(scenario, calibration), box, calibration=calibration)
     if call.days is not None:
         raise InputError("--days: not with an offers file, which is replayed whole")
     from sim.offers_file import read_offers
 
     return World(scenario, box, read_offers(path), calibration)
+
+
+def _with_measured_service(scenario: Scenario, calibration: Calibration | None) -> Scenario:
+    """The scenario with a calibration's service times, where it has no service part of its own."""
+    if scenario.service is not None or calibration is None or calibration.service is None:
+        return scenario
+    measured = FractionService(low=calibration.service.low, high=calibration.service.high)
+    return scenario.model_copy(update={"service": measured})
 
 
 def _named_offers(scenario: Scenario, scenario_path: Path) -> Path | None:

@@ -89,11 +89,32 @@ class TypeOutcomes(Part):
         return self
 
 
+class ServiceTimes(Part):
+    """Share of a job's hours that it kept its slot, over all jobs of all slot sizes.
+
+    low, high: of the uniform distribution that stands for it; it has the measured mean.
+    """
+
+    outcomes: Annotated[int, Field(ge=0, le=10**12)] = Field(description="Jobs with a result.")
+    fraction: Measured = Field(description="Hours used over hours to complete, as measured.")
+    low: Share = Field(description="Least fraction of the uniform distribution.")
+    high: Share = Field(description="Largest fraction of the uniform distribution.")
+
+    @model_validator(mode="after")
+    def _ascends(self) -> Self:
+        if self.high < self.low:
+            raise ValueError(f"high must be at least low ({self.low})")
+        return self
+
+
 class Calibration(Part):
     """A whole calibration file."""
 
     version: Literal[1] = Field(description="Of this format.")
     note: str = Field(default="", description="Where it comes from, for the report.")
+    service: ServiceTimes | None = Field(
+        default=None, description="How long jobs kept their slots; absent: the scenario's model."
+    )
     task_types: Annotated[dict[str, TypeOutcomes], Field(min_length=1)] = Field(
         description="Task type to its outcomes; * stands for every type without an entry."
     )

@@ -1,5 +1,6 @@
 """The ledger's file: its schema, its lock, what others see of it, what is taken out of it."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -13,12 +14,12 @@ import pytest
 
 from live import faults
 from live.ledger_store import LedgerConflict, LedgerStore
-from live.migrations import VERSION
-from live.rows import ForgetNonces, JobFolder, Nonce, StartPayload, Submission
-from live.transfer import backup, export, export_offers
+from live.migrations import MIGRATIONS, VERSION
+from live.rows import ForgetNonces, JobFolder, Nonce, StartPayload, Submission, Training
+from live.transfer import backup, export, export_offers, export_training
 from shared.decisions import Policy
 from shared.errors import InputError
-from shared.inputs import OfferArrived, OperatorAsked, PolicyPut
+from shared.inputs import JobEnded, OfferArrived, OperatorAsked, PolicyPut, StartRequested
 from shared.ledger import Recorder, entry_line
 from shared.offers import Offer
 from shared.presets import ACCURACY_4
@@ -129,7 +130,79 @@ def test_an_older_file_is_brought_up_to_date(path, empty):
     assert sqlite(path, "PRAGMA user_version") == [(VERSION,)]
     assert list(read_ledger(path)) == entries()
     names = {name for (name,) in sqlite(path, "SELECT name FROM sqlite_schema WHERE type='table'")}
-    assert names == {"ledger", "nonces", "starts", "submissions", "jobs"}
+    assert names == {"ledger", "nonces", "starts", "submissions", "jobs", "training"}
+
+
+def test_a_file_of_the_first_release_keeps_all_that_it_has(path):
+    write_ledger(entries()[:4], path)
+    sqlite(
+        path,
+        *MIGRATIONS[0],
+        "PRAGMA user_version = 1",
+        "INSERT INTO starts VALUES (3, 'a', 'brought')",
+        "INSERT INTO submissions VALUES ('a', 'x/y')",
+        "INSERT INTO jobs VALUES (3, 'a', '00000003')",
+        "INSERT INTO nonces VALUES ('k', '1', 5)",
+    )
+    with pytest.raises(InputError, match="found no training records"):
+        export_training(path, path.with_name("t.jsonl"))
+    store = LedgerStore(path)
+    assert sqlite(path, "PRAGMA user_version") == [(VERSION,)]
+    assert (store.start_payload("a"), store.submission("a")) == ("brought", "x/y")
+    assert store.job_folder("a") == JobFolder(3, "a", "00000003")
+    assert [*store.nonces()] == [Nonce("k", "1", 5)]
+    store.append(entries()[4:])
+    store.close()
+    assert verify(read_ledger(path)).difference is None
+    assert verify(read_ledger(path)).entries == 7
+    assert export_training(path, path.with_name("t.jsonl")) == 0
+
+
+# What a training came to.
+
+
+def ended(*phases):
+    """A ledger of one job, to its end: opening, offer, start, then its phases."""
+    recorder = Recorder(PolicyPut(Policy(ACCURACY_4)), START)
+    inputs = [offer("a"), StartRequested("a", "v"), *(JobEnded("a", phase=each) for each in phases)]
+    told = [recorder.handle(entry, START + 1 + at)[0] for at, entry in enumerate(inputs)]
+    return [recorder.opening, *told]
+
+
+def trainings(path):
+    return sqlite(path, "SELECT * FROM training ORDER BY seq")
+
+
+def test_a_training_is_kept_by_the_entry_that_its_job_is_gone(store, path):
+    entries = ended("stopping", "gone")
+    store.append(entries[:3])
+    store.append(entries[3:], [Training("a", "{}"), Submission("a", "x")])
+    assert trainings(path) == [(5, "a", "{}")]
+    assert entries[4].seq == 5
+    assert list(read_ledger(path)) == entries
+    assert verify(read_ledger(path)).difference is None
+
+
+def test_a_training_whose_job_did_not_end_is_left_out(store, path):
+    entries = ended("stopping", "gone")
+    store.append(entries[:4], [Training("a", "early")])
+    store.append(entries[4:], [Training("b", "another's"), Training("a", "1"), Training("a", "2")])
+    assert trainings(path) == [(5, "a", "1")], "an end that is told twice is one end"
+    assert len(list(store.lines())) == 5
+
+
+def test_trainings_are_taken_out(store, path, tmp_path):
+    store.append(ended("gone"), [Training("a", '{"model": "m é", "steps": 3}')])
+    out = tmp_path / "training.jsonl"
+    assert export_training(path, out) == 1
+    line = {"seq": 4, "task_id": "a", "training": {"model": "m é", "steps": 3}}
+    assert [json.loads(text) for text in out.read_text("utf-8").splitlines()] == [line]
+    backup(path, tmp_path / "copy.db")
+    assert trainings(tmp_path / "copy.db") == trainings(path)
+    sqlite(path, "UPDATE training SET payload = '{'")
+    with pytest.raises(InputError, match=r"ledger\.db: training: found a row that is no JSON"):
+        export_training(path, out)
+    assert len(out.read_text().splitlines()) == 1
 
 
 def test_a_migration_that_fails_leaves_the_file_as_it_was(path, monkeypatch):
@@ -242,7 +315,7 @@ def test_the_offers_are_an_offers_file_without_repeats(store, path, tmp_path):
     assert stream.offer(0) == offer("a").offer
 
 
-@pytest.mark.parametrize("take", [backup, export, export_offers])
+@pytest.mark.parametrize("take", [backup, export, export_offers, export_training])
 def test_what_cannot_be_taken_out(store, path, tmp_path, take):
     store.append(entries())
     before = sorted(file.name for file in tmp_path.iterdir())

@@ -31,9 +31,10 @@ from live.job_files import (
 from live.job_settings import JobSettings
 from live.launching import launcher_command, signal_launcher, wanted, write_job
 from live.reaping import marked, reap
-from live.rows import Submission, job_dir
+from live.rows import Submission, Training, job_dir
 from live.storage_watch import StorageWatch, job_bytes
 from live.supervisor import Supervisor
+from live.training.record import TRAINING, TrainingRecord, write_training
 from shared.decisions import Policy
 from shared.errors import InputError
 from shared.inputs import (
@@ -219,6 +220,28 @@ def test_a_job_from_its_start_to_a_free_slot(bench: Bench) -> None:
         )
         assert (spec.model, spec.gpus, spec.memory_gb_per_gpu) == ("m", (0, 1), 80.0)
         assert not any(isinstance(row, Submission) for extra in bench.desk.extras for row in extra)
+
+    run(story())
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_what_the_training_came_to_goes_with_the_end(bench: Bench, broken: bool) -> None:
+    """Of a job that fails too; a record that cannot be read costs nothing but itself."""
+    record = TrainingRecord(model="m", steps=7, failure="it crashed")
+
+    async def story() -> None:
+        bench.request |= {"stub_seconds": 3600}
+        seq = await bench.desk.start()
+        await bench.running(seq)
+        write_training(bench.folder(seq), record)
+        if broken:
+            (bench.folder(seq) / TRAINING).write_text('{"steps": ')
+        bench.desk.clock.move_to(T0 + 11 * HOUR)
+        await bench.over()
+        assert bench.desk.told()[-1] == ("a", "gone", "failed")
+        rows = [row for extra in bench.desk.extras for row in extra if isinstance(row, Training)]
+        assert rows == ([] if broken else [Training("a", record.model_dump_json())])
+        assert isinstance(bench.desk.entries[-1].entry, JobEnded)
 
     run(story())
 

@@ -1,0 +1,137 @@
+"""One errand to the model hub, in a process of its own: ``python -m live.training.hub_process``.
+
+The worker itself is offline and knows no token. This process reads its errand as JSON from standard
+input, the token from its file, and answers with one line of JSON; the token is in no argument, no
+environment and no answer.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from live.reaping import die_with_parent
+
+MODEL_FILES = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model",
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "vocab.txt", "merges.txt", "chat_template.jinja", "model.safetensors.index.json",
+)  # fmt: skip
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json", "README.md")
+SPARE_BYTES = 2_000_000_000
+"""Left free on the disk of the models, whatever is fetched."""
+REFUSED = frozenset({400, 401, 403, 404, 413})
+"""Answers that another try would not change."""
+
+
+class Refused(Exception):
+    """The errand cannot be done, however often it is tried."""
+
+
+def wanted(names: dict[str, int]) -> dict[str, int]:
+    """Of a repository's files and their bytes, those that are fetched. Raises Refused.
+
+    Weights as safetensors, at the top; no pickles, no code.
+    """
+    chosen = {
+        name: size
+        for name, size in names.items()
+        if name in MODEL_FILES or ("/" not in name and name.endswith(".safetensors"))
+    }
+    if not any(name.endswith(".safetensors") for name in chosen):
+        raise Refused("found no *.safetensors at its top, allowed are no other weights")
+    if "config.json" not in chosen:
+        raise Refused("found no config.json")
+    return chosen
+
+
+def fetch_model(api: HfApi, errand: dict[str, Any]) -> dict[str, Any]:
+    """Bring a model into ``folder``. Raises Refused, and what the hub's library raises."""
+    folder = Path(errand["folder"])
+    info = api.model_info(errand["repo"], files_metadata=True)
+    files = wanted({each.rfilename: each.size or 0 for each in info.siblings or ()})
+    total = sum(files.values())
+    if total > errand["most_bytes"]:
+        raise Refused(f"found {total} bytes, allowed are at most {errand['most_bytes']}")
+    folder.mkdir(parents=True, exist_ok=True)
+    there = sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
+    free = shutil.disk_usage(folder).free + there
+    if total + SPARE_BYTES > free:
+        raise Refused(f"found {total} bytes, and {free - SPARE_BYTES} are free for models")
+    api.snapshot_download(
+        errand["repo"], revision=info.sha, local_dir=folder, allow_patterns=sorted(files)
+    )
+    config = json.loads((folder / "config.json").read_bytes())
+    if "auto_map" in config:
+        raise Refused("it needs code of its own, and none is run")
+    missing = sorted(name for name in files if not (folder / name).is_file())
+    if missing:
+        raise OSError(f"{missing[0]} did not come")
+    return {"revision": info.sha, "bytes": total}
+
+
+def upload(api: HfApi, errand: dict[str, Any]) -> dict[str, Any]:
+    """Bring an adapter into its repository. Raises what the hub's library raises."""
+    repo, folder = errand["repo"], Path(errand["folder"])
+    api.create_repo(repo, private=errand["private"], exist_ok=True)
+    names = [name for name in ADAPTER_FILES if (folder / name).is_file()]
+    done = api.upload_folder(
+        repo_id=repo, folder_path=folder, allow_patterns=names, commit_message="LoRA adapter"
+    )
+    there = set(api.list_repo_files(repo, revision=done.oid))
+    missing = sorted(set(names) - there)
+    if missing:
+        raise OSError(f"{missing[0]} is not in the commit")
+    return {"commit": done.oid}
+
+
+def answer(errand: dict[str, Any]) -> dict[str, Any]:
+    """Do it. ``ok`` tells whether it is done, ``refused`` whether another try is in vain."""
+    path = errand.get("token_file")
+    token = ""
+    try:
+        token = Path(path).read_text(encoding="utf-8").strip() if path else ""
+        api = HfApi(endpoint=errand.get("endpoint"), token=token or False)
+        does = {"model": fetch_model, "upload": upload}[errand["what"]]
+        return {"ok": True, **does(api, errand)}
+    except Refused as why:
+        return _failed(str(why), token, refused=True)
+    except GatedRepoError:
+        return _failed("it is gated, and the token has no access", token, refused=True)
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        return _failed("the hub knows no such repository", token, refused=True)
+    except HfHubHTTPError as why:
+        status = why.response.status_code if why.response is not None else 0
+        return _failed(f"the hub answered {status}", token, refused=status in REFUSED)
+    except Exception as why:
+        return _failed(f"{type(why).__name__}: {why}", token, refused=False)
+
+
+def _failed(why: str, token: str, *, refused: bool) -> dict[str, Any]:
+    said = (why.splitlines() or [""])[0][:500]
+    return {
+        "ok": False,
+        "refused": refused,
+        "why": said.replace(token, "(token)") if token else said,
+    }
+
+
+def main() -> int:
+    """One errand from standard input."""
+    die_with_parent()
+    told = answer(json.load(sys.stdin))
+    sys.stdout.write(json.dumps(told) + "\n")
+    return 0 if told["ok"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
