@@ -29,6 +29,7 @@ MODEL_FILES = (
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json", "README.md")
 SPARE_BYTES = 2_000_000_000
 """Left free on the disk of the models, whatever is fetched."""
+ANSWER_S = 30.0
 REFUSED = frozenset({400, 401, 403, 404, 413})
 """Answers that another try would not change."""
 
@@ -57,7 +58,7 @@ def wanted(names: dict[str, int]) -> dict[str, int]:
 def fetch_model(api: HfApi, errand: dict[str, Any]) -> dict[str, Any]:
     """Bring a model into ``folder``. Raises Refused, and what the hub's library raises."""
     folder = Path(errand["folder"])
-    info = api.model_info(errand["repo"], files_metadata=True)
+    info = api.model_info(errand["repo"], files_metadata=True, timeout=ANSWER_S)
     files = wanted({each.rfilename: each.size or 0 for each in info.siblings or ()})
     total = sum(files.values())
     if total > errand["most_bytes"]:

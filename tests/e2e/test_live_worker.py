@@ -151,9 +151,14 @@ def test_interrupted_it_saves_and_delivers_nothing(tmp_path: Path) -> None:
     files = WorkerFiles(tmp_path, spec(request={"steps": 1000}), signalled=True)
     assert files.asked() == INTERRUPT
     assert train(files) is None
-    assert [each.name for each in (tmp_path / "output" / "checkpoints").iterdir()] == [
-        "step-00000001"
+    assert not (tmp_path / "output" / "checkpoints").exists()  # no step was begun
+    folder = tmp_path / "later"
+    folder.mkdir()
+    assert train(Interrupted(folder, spec(request={"steps": 1000}))) is None
+    assert [each.name for each in (folder / "output" / "checkpoints").iterdir()] == [
+        "step-00000003"
     ]
+    assert result_of(folder) is None
     ask_to_stop(tmp_path, "operator")
     assert files.asked() == FINISH
     assert WorkerFiles(tmp_path.parent, spec()).asked() == GO_ON
