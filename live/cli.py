@@ -111,6 +111,7 @@ def _export(commands: "argparse._SubParsersAction[_Parser]") -> None:
     for name, what in (
         ("export", "write a ledger as JSON lines"),
         ("export-offers", "write a ledger's first offers as an offers file"),
+        ("export-training", "write what each job's training came to as JSON lines"),
     ):
         command = commands.add_parser(name, help=what)
         _from_to(command)

@@ -1,8 +1,8 @@
-"""``live export``, ``live export-offers`` and ``live backup``."""
+"""``live export``, ``export-offers``, ``export-training`` and ``backup``."""
 
 import argparse
 
-from live.transfer import backup, export, export_offers
+from live.transfer import backup, export, export_offers, export_training
 
 
 def run(call: argparse.Namespace) -> int:
@@ -13,6 +13,8 @@ def run(call: argparse.Namespace) -> int:
         return 0
     if call.what == "export":
         print(f"{call.out}: {export(call.ledger, call.out)} entries")
+    elif call.what == "export-training":
+        print(f"{call.out}: {export_training(call.ledger, call.out)} trainings")
     else:
         print(f"{call.out}: {export_offers(call.ledger, call.out)} offers")
     return 0

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Folder = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")]
@@ -64,3 +64,11 @@ class TrainingSettings(BaseModel):
     reward_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
         default=5.0, description="What one call of a reward function may take."
     )
+
+    @model_validator(mode="after")
+    def _can_upload(self) -> "TrainingSettings":
+        if self.submit == "hub":
+            for name in ("namespace", "token_file"):
+                if getattr(self, name) is None:
+                    raise ValueError(f"{name}: found none, needed with submit hub")
+        return self
