@@ -104,8 +104,18 @@ def write_job(folder: Path, spec: JobSpec, now_ms: int, settings: JobSettings) -
 
 
 def under_systemd(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process is a systemd unit, whose stop would take the launchers along."""
-    return "INVOCATION_ID" in environment and _SYSTEMD.is_dir() and bool(_systemd_run())
+    """Whether this process is a systemd unit, whose stop would take the launchers along.
+
+    And whether a scope can be had: by root, or by a user whose own manager runs.
+    """
+    unit = "INVOCATION_ID" in environment and _SYSTEMD.is_dir() and bool(_systemd_run())
+    return unit and (os.geteuid() == 0 or _user_manager(environment))
+
+
+def _user_manager(environment: Mapping[str, str]) -> bool:
+    """Whether the user's systemd can be reached; a system user has none."""
+    folder = environment.get("XDG_RUNTIME_DIR")
+    return folder is not None and (Path(folder) / "systemd" / "private").exists()
 
 
 def _systemd_run() -> str | None:

@@ -67,10 +67,17 @@ class BoxView(Protocol):
 class Metrics:
     """The collectors of one daemon, in a registry of their own."""
 
-    def __init__(self, box: BoxView, now_ms: Callable[[], int]) -> None:
-        """box: the daemon's machine. now_ms: UTC ms, by the daemon's clock."""
+    def __init__(
+        self,
+        box: BoxView,
+        now_ms: Callable[[], int],
+        ledger_failing: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """box: the daemon's machine. now_ms: UTC ms, by the daemon's clock. ledger_failing: whether
+        the ledger cannot be written just now.
+        """
         self.registry = CollectorRegistry()
-        self.registry.register(_Box(box, now_ms))
+        self.registry.register(_Box(box, now_ms, ledger_failing))
         self._started_ms: dict[str, tuple[int, int]] = {}
         self._make_counts()
         for task_id, job in box.jobs.items():
@@ -159,8 +166,10 @@ _TASK_TYPES = {"InstructTextTask", "ChatTask", "DpoTask", "GrpoTask", "ImageTask
 class _Box(Collector):
     """The state of the box at the moment it is asked for."""
 
-    def __init__(self, box: BoxView, now_ms: Callable[[], int]) -> None:
-        self._box, self._now_ms = box, now_ms
+    def __init__(
+        self, box: BoxView, now_ms: Callable[[], int], failing: Callable[[], bool]
+    ) -> None:
+        self._box, self._now_ms, self._failing = box, now_ms, failing
 
     def describe(self) -> Samples:
         return []
@@ -175,6 +184,8 @@ class _Box(Collector):
         )
         full = [("", box.storage_full)]
         yield _family("storage_full", "1 while there is no room for a job", [], full)
+        failing = [("", self._failing())]
+        yield _family("ledger_failing", "1 while the ledger cannot be written", [], failing)
         now_ms = self._now_ms()
         left = _deadlines_in_s(box, now_ms).items()
         yield _family("deadline_in_seconds", "Until the deadline of each job", ["slot"], left)

@@ -97,7 +97,7 @@ class Service:
             daemon, self.clock, setting.gpus, folder / JOBS, self._wanted, setting.jobs,
             need_bytes=setting.need_bytes,
         )  # fmt: skip
-        self.metrics = Metrics(daemon.machine, now_ms)
+        self.metrics = Metrics(daemon.machine, now_ms, lambda: daemon.storage_failing)
         self.desk = Desk(daemon)
         self.decision_log = DecisionLog(daemon.machine)
         for listener in (
@@ -205,13 +205,14 @@ class Service:
 
     def _side_work(self, stop: asyncio.Event) -> list[tuple[str, Any]]:
         config = self.setting.config
+        # Made first: a folder that cannot be made must leave nothing begun behind.
+        files = SpoolFiles(config.spool_folder) if config.spool.enabled else None
         work: list[tuple[str, Any]] = [
             ("watches", self.supervisor.run()),
             ("gpu metrics", self._measure_gpus()),
             ("clock", self._compare_clocks()),
         ]
-        if config.spool.enabled:
-            files = SpoolFiles(config.spool_folder)
+        if files is not None:
             spool = Spool(files, self.daemon, self.clock.now_ms, self.store.lines)
             work.append(("spool", spool.run(stop, config.spool.poll_s)))
         return work

@@ -20,7 +20,7 @@ import logging
 from collections import Counter, OrderedDict
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from live.inbox import Entered
 from live.intake.consumer import Consumer
@@ -32,6 +32,8 @@ from shared.inputs import JobEnded, OfferArrived, StartRequested
 from shared.jobs import Answer, Effect
 from shared.ledger import LedgerEntry
 from shared.offers import Offer
+from shared.units import hours_to_ms
+from shared.wire import found
 
 log = logging.getLogger(__name__)
 
@@ -58,17 +60,27 @@ class Told:
     accepted: bool
 
 
-class _Memory(OrderedDict[str, None]):
-    """Task ids, the latest ``MOST_REMEMBERED`` of them."""
+_Value = TypeVar("_Value")
 
-    def add(self, task_id: str) -> None:
-        self[task_id] = None
+
+class _Latest(OrderedDict[str, _Value]):
+    """By task id, the latest ``MOST_REMEMBERED`` of them."""
+
+    def keep(self, task_id: str, value: _Value) -> None:
+        self[task_id] = value
         self.move_to_end(task_id)
         while len(self) > MOST_REMEMBERED:
             self.popitem(last=False)
 
     def discard(self, task_id: str) -> None:
         self.pop(task_id, None)
+
+
+class _Memory(_Latest[None]):
+    """Task ids."""
+
+    def add(self, task_id: str) -> None:
+        self.keep(task_id, None)
 
 
 class Desk:
@@ -90,6 +102,7 @@ class Desk:
         self._starting: Counter[str] = Counter()
         self._untold: set[str] = set()
         self._withdrawn, self._given_back = _Memory(), _Memory()
+        self._accepted: _Latest[Offer] = _Latest()
         self._behind: set[asyncio.Task[None]] = set()
         consumer.listen(self._heard)
 
@@ -146,6 +159,8 @@ class Desk:
         if decision.repeat:
             return
         self._given_back.discard(task_id)
+        if decision.accepted:
+            self._accepted.keep(task_id, entry.entry.offer)
         if decision.accepted and task_id in self._asking:
             self._untold.add(task_id)
         elif decision.accepted and task_id in self._withdrawn:
@@ -169,6 +184,11 @@ class Desk:
         if task_id in self._given_back or self._waiting >= self._most_waiting:
             await self.keep(rows)
             return Told(GIVEN_BACK if task_id in self._given_back else BUSY, accepted=False)
+        other = self._differs(start)
+        if other is not None:
+            log.warning("task %s: start refused: %s", task_id, other)
+            await self.keep(rows)
+            return Told(other, accepted=False)
         row = StartPayload(task_id, start.payload)
         entered = self._consumer.enter(StartRequested(task_id, source), extra=(row, *rows))
         entering = asyncio.ensure_future(entered)
@@ -181,6 +201,23 @@ class Desk:
             log.warning("task %s: its start is not written within %s s", task_id, self._start_s)
             return Told(START_LATE, accepted=False)
         return _start_answer(entering)
+
+    def _differs(self, start: WireStart) -> str | None:
+        """What the start says otherwise than the offer it goes with.
+
+        Decided was on the offer: another model might not fit, fewer hours move the deadline. Of an
+        offer that an earlier daemon accepted nothing is known here, and the offer's words hold.
+        """
+        offer = self._accepted.get(start.task_id)
+        if offer is None:
+            return None
+        if start.model not in (None, offer.model):
+            return f"model: found {found(start.model)}, the accepted offer has {found(offer.model)}"
+        hours = start.hours_to_complete
+        if hours is not None and hours_to_ms(hours) != hours_to_ms(offer.hours_to_complete):
+            wanted = offer.hours_to_complete
+            return f"hours_to_complete: found {hours:g}, the accepted offer has {wanted:g}"
+        return None
 
     def _started(self, task_id: str) -> None:
         self._waiting -= 1

@@ -62,11 +62,16 @@ class WireOffer:
 
 @dataclass(frozen=True, slots=True)
 class WireStart:
-    """A start request as it came. payload: all of it, as JSON text."""
+    """A start request as it came. payload: all of it, as JSON text.
+
+    model, hours_to_complete: what it says of the offer; None where it says nothing.
+    """
 
     task_id: str
     payload: str
     unknown: tuple[str, ...] = ()
+    model: str | None = None
+    hours_to_complete: float | None = None
 
 
 def dialect_named(name: str) -> Dialect:
@@ -135,7 +140,8 @@ def start_from(fields: Json, kind: Kind, task_id: str) -> WireStart:
     except ValidationError as error:
         raise InputError(fault(error)) from None
     check_model(request.model)
-    return WireStart(task_id, dumps(fields), _unknown(fields, model.model_fields))
+    unknown = _unknown(fields, model.model_fields)
+    return WireStart(task_id, dumps(fields), unknown, request.model, request.hours_to_complete)
 
 
 def kind_of(task_type: str) -> Kind:

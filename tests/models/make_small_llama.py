@@ -103,7 +103,7 @@ def main(steps: int = 1500) -> None:
     torch.manual_seed(0)
     texts = list(docstrings())
     tokenizer = tokenizer_of(texts)
-    ids = [each + [2] for each in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    ids = [[*each, 2] for each in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     tokens = torch.tensor([token for row in ids for token in row])
     llama = model()
     loss = pretrain(llama, tokens, steps)

@@ -90,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         parts = self._begin()
         if parts is None:
-            return
+            return None
         if parts[:2] == ["api", "models"]:
             return self._info("/".join(parts[2:4]), parts[4:])
         repo, name = "/".join(parts[:2]), "/".join(parts[4:])
@@ -98,6 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
         if name not in files:
             return self._answer(404, b"", X_Error_Code="EntryNotFound")
         self._file(name, files[name])
+        return None
 
     def _info(self, repo: str, more: list[str]) -> None:
         hub = self.owner
@@ -114,6 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(200, tree)
         siblings = [{"rfilename": n, "size": len(b)} for n, b in files.items()]
         self._answer(200, {"id": repo, "sha": COMMIT, "siblings": siblings})
+        return None
 
     def _file(self, name: str, content: bytes) -> None:
         hub = self.owner
@@ -143,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         parts = self._begin()
         if parts is None:
-            return
+            return None
         hub, body = self.owner, self._body()
         if parts == ["api", "repos", "create"]:
             told = json.loads(body)

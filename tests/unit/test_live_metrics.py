@@ -16,6 +16,7 @@ from shared.inputs import (
     StartRequested,
 )
 from shared.ledger import Recorder
+from shared.machine import Machine
 from shared.offers import Offer
 from shared.presets import ACCURACY_4
 
@@ -128,3 +129,9 @@ def test_it_is_read_over_http():
     assert "four_slot_slots" in answer.text
     assert answer.headers["content-type"].startswith("text/plain")
     assert asyncio.run(ask("/")).status_code == 404
+
+
+def test_a_ledger_that_cannot_be_written_shows():
+    for failing in (False, True):
+        metrics = Metrics(Machine(Policy(ACCURACY_4)), lambda: 0, lambda failing=failing: failing)
+        assert f"four_slot_ledger_failing {float(failing)}" in metrics.render().decode()

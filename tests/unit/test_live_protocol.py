@@ -281,6 +281,25 @@ def test_a_decision_in_time_is_told():
     asyncio.run(story())
 
 
+def test_a_start_of_another_job_than_was_decided_is_refused():
+    async def story():
+        consumer = Held()
+        desk = Desk(consumer)
+        assert (await desk.offer(offer(), "v")).accepted
+        right = offer()
+        for start, said in (
+            (WireStart(TASK, "{}", model="other/model"), 'model: found "other/model"'),
+            (WireStart(TASK, "{}", hours_to_complete=right.hours_to_complete + 1), "hours_to_comp"),
+        ):
+            told = await desk.start(start, "v", (Nonce("hotkey", "1_a", 5),))
+            assert (told.accepted, told.message.startswith(said)) == (False, True)
+        assert consumer.machine.jobs[TASK].state == "reserved"
+        same = WireStart(TASK, "{}", (), right.model, float(right.hours_to_complete))
+        assert (await desk.start(same, "v")).accepted
+
+    asyncio.run(story())
+
+
 def test_an_acceptance_too_late_to_be_told_is_given_back():
     async def story():
         consumer = Held()

@@ -107,7 +107,7 @@ def test_what_cannot_be_used_is_told_at_once(
     hub: FakeHub, settings: HubSettings, tmp_path: Path, spoil: Callable[[FakeHub], None], said: str
 ) -> None:
     spoil(hub)
-    with pytest.raises(InputError, match="^model: owner/model: ") as told:
+    with pytest.raises(InputError, match=r"^model: owner/model: ") as told:
         fetched(tmp_path / "models", settings)
     assert said in str(told.value) or "no such repository" in str(told.value)
     asked = sum(n for path, n in hub.asked.items() if path == "GET /api/models/owner/model")
