@@ -187,7 +187,7 @@ def test_an_upload_that_lost_a_file_is_no_upload(
     hub: FakeHub, settings: HubSettings, tmp_path: Path
 ) -> None:
     hub.lost = "adapter_config.json"
-    with pytest.raises(HubFailed, match="adapter_config.json is not in the commit"):
+    with pytest.raises(HubFailed, match=r"adapter_config\.json is not in the commit"):
         uploaded(adapter(tmp_path / "a"), settings)
 
 
@@ -216,7 +216,7 @@ def test_only_our_own_account_is_uploaded_to(expected: object, repository: str |
             repository_of(expected, settings)
     else:
         assert repository_of(expected, settings) == repository
-    with pytest.raises(InputError, match="training.namespace"):
+    with pytest.raises(InputError, match=r"training\.namespace"):
         repository_of("task", HubSettings())
 
 
