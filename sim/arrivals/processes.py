@@ -19,10 +19,11 @@ def poisson_times(per_ms: float, first_ms: int, end_ms: int, draw: Draw, purpose
     span = end_ms - first_ms
     if per_ms <= 0:
         return np.empty(0, dtype=np.int64)
+    mean_gap_ms = min(1 / per_ms, 1e300)  # a longer one would overflow the sum
     expected = per_ms * span
     n = ceil(expected + 6 * sqrt(expected)) + 16
     while True:
-        at = np.cumsum(exponential(draw(purpose, n), 1 / per_ms))
+        at = np.cumsum(exponential(draw(purpose, n), mean_gap_ms))
         if at[-1] >= span:
             return first_ms + at[at < span].astype(np.int64)
         n *= 2  # one stream in about 10**9 needs this

@@ -288,6 +288,12 @@ def test_without_organic_tasks_the_loop_runs_alone():
     assert len(arrivals.stream) > 100
 
 
+@pytest.mark.parametrize("per_ms", [6e-300, 1e-308, 5e-324])
+def test_a_rate_near_zero_brings_nobody(per_ms):
+    at = poisson_times(per_ms, 0, 400 * DAY, lambda _, n: np.full(n, 1 - 2**-53), "gap")
+    assert at.tolist() == []
+
+
 # --- what reaches this miner
 
 
