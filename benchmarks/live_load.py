@@ -1,8 +1,9 @@
 """``python -m benchmarks.live_load``: offers at a steady rate against the real daemon.
 
 The daemon runs as a process of its own, with real syncs and stub jobs; clients are raw sockets that
-are kept open, with bodies made beforehand. Each request is sent at its time, whatever became of the
-ones before it on other connections. A bare sync of the same disk is timed before and after.
+are kept open. Each request is timed from the moment it was due, so one that has to wait for the
+answer before it on its connection, or for a busy machine, shows that wait. A bare sync of the same
+disk is timed before and after.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from uuid import UUID
 from benchmarks.soak import fsync_ms
 from tests.e2e.live_harness import Box, offer_body
 
+Due = asyncio.Queue[tuple[float, bytes] | None]
 LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
 
@@ -69,13 +71,14 @@ def measured(folder: Path, rate: int, seconds: int, connections: int) -> dict[st
 
 async def _load(port: int, rate: int, seconds: int, connections: int) -> list[float]:
     """Milliseconds of each request."""
-    queues: list[asyncio.Queue[bytes | None]] = [asyncio.Queue() for _ in range(connections)]
+    queues: list[Due] = [asyncio.Queue() for _ in range(connections)]
     times: list[float] = []
     clients = [asyncio.create_task(_client(port, queue, times)) for queue in queues]
     begun = time.perf_counter()
     for number in range(rate * seconds):
-        await asyncio.sleep(max(0.0, begun + number / rate - time.perf_counter()))
-        queues[number % connections].put_nowait(_request(number))
+        due = begun + number / rate
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        queues[number % connections].put_nowait((due, _request(number)))
     for queue in queues:
         queue.put_nowait(None)
     await asyncio.gather(*clients)
@@ -91,17 +94,17 @@ def _request(number: int) -> bytes:
     return head.encode() + body
 
 
-async def _client(port: int, queue: "asyncio.Queue[bytes | None]", times: list[float]) -> None:
+async def _client(port: int, queue: Due, times: list[float]) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    while (request := await queue.get()) is not None:
-        begun = time.perf_counter()
+    while (waiting := await queue.get()) is not None:
+        due, request = waiting
         writer.write(request)
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 "), head
         length = LENGTH.search(head)
         assert length is not None
         await reader.readexactly(int(length[1]))
-        times.append((time.perf_counter() - begun) * 1e3)
+        times.append((time.perf_counter() - due) * 1e3)
     writer.close()
 
 

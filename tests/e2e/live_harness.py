@@ -120,10 +120,18 @@ class Box:
                 return None
             assert time.monotonic() < begun + PATIENCE_S, f"not ready: {self.tail()}"
         took = time.monotonic() - begun
-        text = wait_for(lambda: found if "ready: " in (found := self._said(at)) else "", "its log")
+        text = wait_for(lambda: self._told_all(at), "its log")
+        if "ready: " not in text:  # it was killed at its first commit, before it could say so
+            return None
         self.replayed = int(re.search(r"(\d+) ledger entries", text)[1])  # type: ignore[index]
         self.port = int(PORT.search(text)[1])  # type: ignore[index]
         return took
+
+    def _told_all(self, at: int) -> str:
+        """Its log once it says that it is ready or says nothing any more, else nothing."""
+        over = self.dead()
+        text = self._said(at)
+        return text or "dead" if over or "ready: " in text else ""
 
     def _said(self, at: int) -> str:
         with self.log.open("rb") as log:
