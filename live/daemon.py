@@ -22,6 +22,7 @@ from shared.errors import FourSlotError, InputError
 from shared.inputs import Input, OfferArrived
 from shared.jobs import Answer, Effect
 from shared.ledger import LedgerEntry, Recorder, dumps, input_json
+from shared.machine import Machine
 
 __all__ = ["RETRY_S", "Daemon", "DaemonStopped", "Handled", "Listener", "MachineView", "take_in"]
 
@@ -67,12 +68,20 @@ class Daemon:
         self._alarm: asyncio.Task[None] | None = None
         self._alarm_ms: int | None = None
         self._failing = self._stopping = self._ended = False
+        self._before: dict[str, object] | None = None
         self._done = asyncio.Event()
 
     @property
     def machine(self) -> MachineView:
         """The state of the box, to look at."""
         return self._recorder.machine
+
+    def durable(self) -> MachineView:
+        """A copy of the state as the ledger has it, without what is being written just now."""
+        twin = Machine(self._recorder.machine.policy)
+        twin.restore(self._recorder.machine.save() if self._before is None else self._before)
+        twin.restore(twin.save())
+        return twin
 
     @property
     def storage_failing(self) -> bool:
@@ -149,6 +158,7 @@ class Daemon:
 
     async def _serve(self, waiting: list[Waiting]) -> None:
         saved = self._recorder.save()
+        self._before = saved[1]
         batch = self._decided(waiting)
         try:
             await self._commit(batch)
@@ -159,7 +169,9 @@ class Daemon:
             self._give_up(batch, why)
             raise
         else:
+            self._before = None
             self._tell(batch)
+        self._before = None
         self._arm(self._recorder.machine.next_timer())
 
     def _decided(self, waiting: list[Waiting]) -> _Batch:

@@ -11,12 +11,21 @@ from pathlib import Path
 from live.ledger_store import LedgerStore, Line
 from live.quick_lines import quickly_read, same_line
 from live.stamping import take_in
-from shared.decisions import Policy
+from shared.decisions import Decision, Policy
 from shared.errors import FourSlotError, IllegalTransition, InputError
-from shared.inputs import PolicyPut
-from shared.jobs import Answer, Effect
-from shared.ledger import Difference, LedgerEntry, Recorder, difference, opened, refusal
+from shared.inputs import Input, OfferArrived, PolicyPut
+from shared.jobs import Answer
+from shared.ledger import (
+    Difference,
+    LedgerEntry,
+    Recorder,
+    answer_json,
+    difference,
+    opened,
+    refusal,
+)
 from shared.ledger_wire import parse_ledger_line
+from shared.offers import Offer
 
 
 @dataclass(slots=True)
@@ -24,13 +33,15 @@ class Replayed:
     """A ledger that agreed.
 
     entries: how many it has. last_ms: the time of the last one. started: of the jobs that hold a
-    slot and were started, the ledger seq of the start, by task id.
+    slot and were started, the ledger seq of the start, by task id. reserved: offers that were
+    accepted and not started yet, by task id.
     """
 
     recorder: Recorder
     entries: int
     last_ms: int
     started: dict[str, int] = field(default_factory=dict)
+    reserved: dict[str, Offer] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -38,7 +49,8 @@ class Opened:
     """A ledger that is ready for the daemon.
 
     last_ms: no clock of this daemon may begin before it. replayed: entries found; 0 when new.
-    started: as in ``Replayed``. policy_put: whether another policy than the ledger's was entered.
+    policy_put: whether another policy than the ledger's was entered. started, reserved: as in
+    ``Replayed``.
     """
 
     store: LedgerStore
@@ -47,6 +59,7 @@ class Opened:
     replayed: int
     started: dict[str, int]
     policy_put: bool
+    reserved: dict[str, Offer] = field(default_factory=dict)
 
 
 def open_ledger(path: Path, policy: Policy, now_ms: int, *, vfs: str | None = None) -> Opened:
@@ -84,7 +97,7 @@ def _continued(store: LedgerStore, found: Replayed, policy: Policy, now_ms: int)
             raise InputError(f"{store.path}: the policy cannot be put in force: {why}") from None
         store.append(made)
         last_ms = made[-1].at_ms
-    return Opened(store, recorder, last_ms, found.entries, found.started, policy_put=changed)
+    return Opened(store, recorder, last_ms, found.entries, found.started, changed, found.reserved)
 
 
 def replayed(store: LedgerStore) -> Replayed | None:
@@ -112,6 +125,8 @@ def replayed_lines(lines: Iterable[Line], where: Path) -> Replayed | None:
             raise InputError(f"{where}: the ledger does not agree with its replay: {found}")
         replay.entries += 1
         replay.last_ms = at_ms
+    if replay is not None:  # the machine went on by itself, its recorder follows
+        replay.recorder.restore((replay.entries, replay.recorder.machine.save()))
     return replay
 
 
@@ -128,22 +143,30 @@ def _first(line: str) -> tuple[Replayed, Difference | None]:
 
 def _next(replay: Replayed, line: str) -> Difference | None:
     """Handle one recorded input again; the difference, or None."""
-    quick = quickly_read(line)
+    quick, seq = quickly_read(line), replay.entries + 1
     read = quick or parse_ledger_line(line)
+    entry, at_ms = read.entry, read.at_ms
     try:
-        now, answers = replay.recorder.handle(read.entry, read.at_ms)
+        answers = replay.recorder.machine.handle([entry], now=at_ms)
     except FourSlotError as why:
         return refusal(parse_ledger_line(line), why)
-    _keep_started(replay.started, now, answers)
-    if quick and same_line(line, quick, now):
+    _keep(replay, seq, entry, answers)
+    if quick and same_line(line, quick, seq, answers):
         return None
+    now = LedgerEntry(seq, at_ms, entry, tuple(answer_json(answer) for answer in answers))
     return difference(parse_ledger_line(line), now)
 
 
-def _keep_started(started: dict[str, int], now: LedgerEntry, answers: list[Answer]) -> None:
+def _keep(replay: Replayed, seq: int, entry: Input, answers: list[Answer]) -> None:
+    """What a start has to know besides the machine's state."""
     for answer in answers:
-        if isinstance(answer, Effect) and answer.task_id is not None:
+        if isinstance(answer, Decision):
+            if answer.accepted and not answer.repeat and isinstance(entry, OfferArrived):
+                replay.reserved[answer.task_id] = entry.offer
+        elif answer.task_id is not None:
+            if answer.effect in ("started", "released", "lapsed"):
+                replay.reserved.pop(answer.task_id, None)
             if answer.effect == "started":
-                started[answer.task_id] = now.seq
+                replay.started[answer.task_id] = seq
             elif answer.effect == "released":
-                started.pop(answer.task_id, None)
+                replay.started.pop(answer.task_id, None)

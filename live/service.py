@@ -98,7 +98,7 @@ class Service:
             need_bytes=setting.need_bytes,
         )  # fmt: skip
         self.metrics = Metrics(daemon.machine, now_ms, lambda: daemon.storage_failing)
-        self.desk = Desk(daemon)
+        self.desk = Desk(daemon, reserved=self.opened.reserved)
         self.decision_log = DecisionLog(daemon.machine)
         for listener in (
             self.metrics.on_entry,
@@ -126,7 +126,8 @@ class Service:
                 need_loopback(http.host, "http.host")
             return Open()
         nonces = Nonces(self.store.nonces())
-        return Signed(http.hotkey, http.validators, http.min_stake, nonces)
+        since_ms = self.clock.now_ms() if self.opened.replayed else 0
+        return Signed(http.hotkey, http.validators, http.min_stake, nonces, since_ms=since_ms)
 
     def _wanted(self, task_id: str) -> Wanted:
         """What the start asked for; model and task type as they were offered and accepted."""
@@ -143,8 +144,9 @@ class Service:
 
     async def _status(self, _: Json) -> Json:
         told = await asyncio.to_thread(
-            status, self.daemon, self.supervisor, self.setting.gpus, self.clock
-        )
+            status, self.daemon.durable(), self.supervisor, self.setting.gpus, self.clock,
+            ledger_failing=self.daemon.storage_failing,
+        )  # fmt: skip
         told["http"] = None if self.http is None else f"{self.http.host}:{self.http.port}"
         return told
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from live.clock import Clock
-from live.daemon import Daemon
 from live.gpus import GpuError, Gpus
+from live.stamping import MachineView
 from live.supervisor import JobStatus, Supervisor
 from shared.jobs import Job
 from shared.units import GB, MS_PER_SECOND
@@ -12,27 +12,36 @@ from shared.units import GB, MS_PER_SECOND
 Json = dict[str, Any]
 
 
-def status(daemon: Daemon, supervisor: Supervisor, gpus: Gpus, clock: Clock) -> Json:
-    """The whole of it, as the admin socket answers. Times: UTC epoch ms, and seconds of slack."""
-    machine, policy = daemon.machine, daemon.machine.policy
+def status(
+    machine: MachineView,
+    supervisor: Supervisor,
+    gpus: Gpus,
+    clock: Clock,
+    *,
+    ledger_failing: bool = False,
+) -> Json:
+    """The whole of it, as the admin socket answers. Times: UTC epoch ms, and seconds of slack.
+
+    machine: as the ledger has it; nothing is shown that a crash could still undo.
+    """
+    policy = machine.policy
     return {
         "preset": policy.preset.name,
         "cap": policy.preset.cap,
         "slots_in_use": machine.slots_in_use,
         "draining": machine.draining,
         "storage_full": machine.storage_full,
-        "ledger_failing": daemon.storage_failing,
+        "ledger_failing": ledger_failing,
         "now_ms": clock.now_ms(),
         "next_timer_ms": machine.next_timer(),
-        "slots": _slots(daemon, supervisor, clock),
+        "slots": _slots(machine, supervisor, clock),
         "gpus": [_gpu(number, supervisor, gpus, machine.failed_gpus)
                  for number in range(policy.preset.gpus)],
     }  # fmt: skip
 
 
-def _slots(daemon: Daemon, supervisor: Supervisor, clock: Clock) -> list[Json]:
+def _slots(machine: MachineView, supervisor: Supervisor, clock: Clock) -> list[Json]:
     """Every slot of the layout, then the jobs of an earlier layout, which hold none of these."""
-    machine = daemon.machine
     watched = {each.task_id: each for each in supervisor.status()}
     layout = machine.policy.preset.layout
     held = {

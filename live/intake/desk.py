@@ -18,7 +18,7 @@ the request can be written later.
 import asyncio
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -93,8 +93,9 @@ class Desk:
         answer_s: float = ANSWER_S,
         start_s: float = START_S,
         most_waiting: int = MOST_WAITING,
+        reserved: Mapping[str, Offer] | None = None,
     ) -> None:
-        """In front of the one consumer."""
+        """In front of the one consumer. reserved: accepted offers whose start has yet to come."""
         self._consumer = consumer
         self._answer_s, self._start_s, self._most_waiting = answer_s, start_s, most_waiting
         self._waiting = 0
@@ -102,7 +103,7 @@ class Desk:
         self._starting: Counter[str] = Counter()
         self._untold: set[str] = set()
         self._withdrawn, self._given_back = _Memory(), _Memory()
-        self._accepted: _Latest[Offer] = _Latest()
+        self._accepted: _Latest[Offer] = _Latest(reserved or {})
         self._behind: set[asyncio.Task[None]] = set()
         consumer.listen(self._heard)
 
@@ -116,16 +117,20 @@ class Desk:
         self._asking[task_id] += 1
         self._waiting += 1
         try:
-            return await self._in_time(task_id, asyncio.ensure_future(entered))
+            return await self._in_time(task_id, asyncio.ensure_future(entered), rows)
         finally:
             self._waiting -= 1
             self._left(task_id)
 
-    async def _in_time(self, task_id: str, entering: asyncio.Future[Entered]) -> Told:
+    async def _in_time(
+        self, task_id: str, entering: asyncio.Future[Entered], rows: tuple[Row, ...]
+    ) -> Told:
         done, _ = await asyncio.wait({entering}, timeout=self._answer_s)
         if not done:
             entering.cancel()
             self._withdrawn.add(task_id)
+            if rows:  # the offer has not happened, that its nonce was used has
+                self._run_behind(self._consumer.keep(rows))
             log.warning("task %s: no decision within %s s", task_id, self._answer_s)
             return Told(LATE, accepted=False)
         try:
@@ -184,7 +189,7 @@ class Desk:
         if task_id in self._given_back or self._waiting >= self._most_waiting:
             await self.keep(rows)
             return Told(GIVEN_BACK if task_id in self._given_back else BUSY, accepted=False)
-        other = self._differs(start)
+        other = self._differs(start, source)
         if other is not None:
             log.warning("task %s: start refused: %s", task_id, other)
             await self.keep(rows)
@@ -202,21 +207,25 @@ class Desk:
             return Told(START_LATE, accepted=False)
         return _start_answer(entering)
 
-    def _differs(self, start: WireStart) -> str | None:
-        """What the start says otherwise than the offer it goes with.
+    def _differs(self, start: WireStart, source: str) -> str | None:
+        """Why the start is not of the job that was decided on, or None.
 
-        Decided was on the offer: another model might not fit, fewer hours move the deadline. Of an
-        offer that an earlier daemon accepted nothing is known here, and the offer's words hold.
+        Another model may not fit, fewer hours end before the deadline that the job would run to.
+        More hours do no harm: the offer's hold. What the machine refuses itself is left to it.
         """
         offer = self._accepted.get(start.task_id)
-        if offer is None:
+        job = self._consumer.machine.jobs.get(start.task_id)
+        if offer is None or job is None or (job.state, job.source) != ("reserved", source):
             return None
         if start.model not in (None, offer.model):
             return f"model: found {found(start.model)}, the accepted offer has {found(offer.model)}"
-        hours = start.hours_to_complete
-        if hours is not None and hours_to_ms(hours) != hours_to_ms(offer.hours_to_complete):
-            wanted = offer.hours_to_complete
-            return f"hours_to_complete: found {hours:g}, the accepted offer has {wanted:g}"
+        asked, decided = start.hours_to_complete, offer.hours_to_complete
+        if asked is None or hours_to_ms(asked) == hours_to_ms(decided):
+            return None
+        said = f"hours_to_complete: found {asked!r}, the accepted offer has {decided!r}"
+        if asked < decided:
+            return said
+        log.warning("task %s: started, the offer's hours hold: %s", start.task_id, said)
         return None
 
     def _started(self, task_id: str) -> None:

@@ -62,15 +62,24 @@ class Signed:
     """Validators with enough stake may ask, each by requests it has signed for us."""
 
     def __init__(
-        self, hotkey: str, validators: Mapping[str, float], min_stake: float, nonces: Nonces
+        self,
+        hotkey: str,
+        validators: Mapping[str, float],
+        min_stake: float,
+        nonces: Nonces,
+        *,
+        since_ms: int = 0,
     ) -> None:
-        """hotkey: our own. validators: stake by hotkey. Raises InputError for a bad hotkey."""
+        """hotkey: our own. validators: stake by hotkey. since_ms: older nonces are refused; an
+        earlier run may have used them and died before that was written. Raises InputError for a bad
+        hotkey.
+        """
         _key_of("hotkey", hotkey)
         self._hotkey = hotkey
         self._keys = {name: _key_of("validators", name) for name in validators}
         self._stakes = dict(validators)
         self._min_stake = min_stake
-        self._nonces = nonces
+        self._nonces, self._since_ms = nonces, since_ms
 
     def caller(self, headers: RawHeaders, body: bytes, now_ms: int, *, bodiless: bool) -> Caller:
         """Whose signature the request bears.
@@ -84,6 +93,8 @@ class Signed:
         stamp_ms = _stamp_ms(nonce)
         if abs(now_ms - stamp_ms) > WINDOW_MS:
             raise Refused(401, "nonce: more than 120 seconds from our clock")
+        if stamp_ms < self._since_ms:
+            raise Refused(401, "nonce: older than this run of the daemon")
         _verify(key, signature, _texts(nonce, miner, body, bodiless=bodiless))
         used = Nonce(validator, nonce, stamp_ms + WINDOW_MS)
         return Caller(validator, self._nonces.claim(used, now_ms))

@@ -286,16 +286,65 @@ def test_a_start_of_another_job_than_was_decided_is_refused():
         consumer = Held()
         desk = Desk(consumer)
         assert (await desk.offer(offer(), "v")).accepted
-        right = offer()
+        right, row = offer(), Nonce("hotkey", "1_a", 5)
         for start, said in (
             (WireStart(TASK, "{}", model="other/model"), 'model: found "other/model"'),
-            (WireStart(TASK, "{}", hours_to_complete=right.hours_to_complete + 1), "hours_to_comp"),
+            (WireStart(TASK, "{}", hours_to_complete=7.9), "hours_to_complete: found 7.9, the acc"),
         ):
-            told = await desk.start(start, "v", (Nonce("hotkey", "1_a", 5),))
+            told = await desk.start(start, "v", (row,))
             assert (told.accepted, told.message.startswith(said)) == (False, True)
+        assert consumer.kept == [row, row]
         assert consumer.machine.jobs[TASK].state == "reserved"
         same = WireStart(TASK, "{}", (), right.model, float(right.hours_to_complete))
         assert (await desk.start(same, "v")).accepted
+
+    asyncio.run(story())
+
+
+def test_more_hours_than_were_offered_do_no_harm(caplog):
+    async def story():
+        consumer = Held()
+        desk = Desk(consumer)
+        await desk.offer(offer(), "v")
+        more = WireStart(TASK, "{}", (), "org/model-7b", 9.0)
+        assert (await desk.start(more, "v")).accepted
+        job = consumer.machine.jobs[TASK]
+        assert job.deadline_ms == consumer.entries[-1].at_ms + 8 * 3_600_000
+
+    asyncio.run(story())
+    assert "the offer's hours hold: hours_to_complete: found 9.0" in caplog.text
+
+
+def test_an_offer_of_an_earlier_run_is_still_what_its_start_is_held_to():
+    async def story():
+        consumer = Held()
+        await Desk(consumer).offer(offer(), "v")
+        after = Desk(consumer, reserved={TASK: offer()})
+        told = await after.start(WireStart(TASK, "{}", model="other/model"), "v")
+        assert told.message.startswith("model: found")
+
+    asyncio.run(story())
+
+
+def test_a_stranger_s_start_learns_nothing_of_the_offer():
+    async def story():
+        consumer = Held()
+        desk = Desk(consumer)
+        await desk.offer(offer(), "v")
+        told = await desk.start(WireStart(TASK, "{}", model="other/model"), "w")
+        assert told == Told("the offer came from another source", accepted=False)
+
+    asyncio.run(story())
+
+
+def test_the_nonce_of_a_withdrawn_offer_is_kept_all_the_same():
+    async def story():
+        consumer = Held()
+        consumer.free.clear()
+        row = Nonce("hotkey", "1_a", 5)
+        told = await Desk(consumer, answer_s=0.01).offer(offer(), "v", (row,))
+        assert told.message == LATE
+        await until(lambda: consumer.kept == [row])
 
     asyncio.run(story())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from live.ledger_store import LedgerStore
-from live.quick_lines import quickly_read
+from live.quick_lines import QuickLine, quickly_read, same_line
 from live.recovery import open_ledger, replayed, replayed_lines
 from shared.decisions import Policy
 from shared.errors import FourSlotError, InputError
@@ -21,7 +21,14 @@ from shared.inputs import (
     StartRequested,
     TimerFired,
 )
-from shared.ledger import LedgerEntry, Recorder, entry_line, first_difference
+from shared.ledger import (
+    LedgerEntry,
+    Recorder,
+    dumps,
+    entry_line,
+    first_difference,
+    input_json,
+)
 from shared.ledger_wire import parse_ledger_line
 from shared.offers import Offer
 from shared.presets import ACCURACY_4, MAXIMUM_2, THROUGHPUT_24
@@ -96,6 +103,7 @@ def test_it_tells_the_start_of_every_job_that_holds_a_slot(path):
     stored(path, made)
     opened = open_ledger(path, POLICY, 0)
     assert opened.started == {"b": 6}
+    assert opened.reserved == {"c": offer("c").offer}
     assert set(opened.recorder.machine.jobs) == {"b", "c"}
     opened.store.close()
 
@@ -214,6 +222,19 @@ def test_what_fills_a_ledger_is_read_quickly_and_the_same(entries):
         read = quickly_read(entry_line(entry))
         assert (read is not None) == (entry.entry.kind in quick)
         assert read is None or (read.at_ms, read.entry) == (entry.at_ms, entry.entry)
+
+
+def test_answers_are_spelt_out_as_the_ledger_s_encoder_writes_them(entries):
+    recorder = Recorder(PolicyPut(POLICY), START)
+    odd = OfferArrived(Offer('q"\\\n\x7f\u2028ü', "m/llama", "Chat\tTask", 1e-7), "v")
+    made = [recorder.handle(odd, START)]
+    made += [recorder.handle(offer(task_id), START + 1) for task_id in "ab"]
+    for entry, answers in made:
+        quick = QuickLine(entry.at_ms, entry.entry, dumps(input_json(entry.entry)))
+        assert same_line(entry_line(entry), quick, entry.seq, answers)
+        assert not same_line(entry_line(entry), quick, entry.seq + 1, answers)
+        assert not same_line(entry_line(entry), quick, entry.seq, [*answers, *answers])
+    assert quickly_read(entry_line(made[0][0])) is None
 
 
 OTHER_VALUES = (None, True, 0, 1, -1, 1.0, 10, "1", "", "a", [], {}, 2**60, "\\ud800", 1e300)

@@ -129,6 +129,13 @@ def test_a_nonce_is_good_once_before_and_after_a_restart():
     assert first.caller(late, BODY, NOW, bodiless=False).source == VALIDATOR_KEY
 
 
+def test_a_nonce_older_than_the_run_is_refused():
+    auth = Signed(OUR_KEY, STAKES, 1_000.0, Nonces(), since_ms=NOW)
+    late = headers(nonce=f"{NOW - 1}999999_abcdefghij")
+    assert refused(late, auth=auth) == "401 nonce: older than this run of the daemon"
+    assert auth.caller(headers(), BODY, NOW + 5, bodiless=False).source == VALIDATOR_KEY
+
+
 def test_a_nonce_from_the_future_is_remembered_until_it_is_too_old():
     auth = signed()
     ahead = headers(nonce=f"{NOW + 120_000}000000_a")

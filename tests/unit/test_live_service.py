@@ -1,0 +1,100 @@
+"""The parts put together: what cannot be begun leaves nothing behind, what is shown is durable."""
+
+import asyncio
+import gc
+import threading
+
+import pytest
+
+import live.launching
+from live.config import Config, policy_of
+from live.gpus import discover
+from live.intake.signatures import Signed
+from live.launching import under_systemd
+from live.service import Service, setting_of
+from shared.errors import InputError
+from shared.inputs import OfferArrived, OperatorAsked
+from shared.offers import Offer
+
+TASK = "6f1f6f2e-3e7c-4f3e-9d7e-0123456789ab"
+HOTKEY = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
+
+
+def service(folder, http=None, **parts):
+    http = {"enabled": True, "port": 0, "metrics_port": None} | (http or {})
+    config = Config(data=str(folder), device="cpu", http=http, jobs={"worker": "stub"}, **parts)
+    return Service(setting_of(config, policy_of(config, folder), discover("cpu")))
+
+
+def test_a_spool_folder_that_cannot_be_made_leaves_nothing_begun(tmp_path, recwarn):
+    (tmp_path / "file").touch()
+
+    async def story():
+        async with service(
+            tmp_path / "data", spool={"folder": str(tmp_path / "file" / "spool")}
+        ).serving():
+            raise AssertionError("it serves")
+
+    with pytest.raises(InputError, match="spool: cannot be made: Not a directory"):
+        asyncio.run(story())
+    gc.collect()
+    assert [str(each.message) for each in recwarn] == []
+
+
+def test_what_is_being_written_is_not_shown(tmp_path):
+    async def story():
+        async with service(tmp_path / "data").serving() as served:
+            begun, go = threading.Event(), threading.Event()
+            append = served.store.append
+
+            def slow(entries, rows):
+                begun.set()
+                assert go.wait(10)
+                append(entries, rows)
+
+            served.store.append = slow
+            entry = OfferArrived(Offer(TASK, "m/llama", "ChatTask", 8.0), "v")
+            asked = asyncio.create_task(served.daemon.enter(entry))
+            await asyncio.to_thread(begun.wait, 10)
+            assert served.daemon.machine.slots_in_use == 1
+            before = await served._status({})
+            assert (before["slots_in_use"], before["slots"][0]["state"]) == (0, "free")
+            go.set()
+            await asked
+            after = await served._status({})
+            assert (after["slots_in_use"], after["slots"][0]["task_id"]) == (1, TASK)
+            view = served.daemon.durable()
+            await served.daemon.enter(OperatorAsked("drain"))
+            assert (view.draining, served.daemon.durable().draining) == (False, True)
+
+    asyncio.run(story())
+
+
+def test_signed_requests_from_before_a_restart_are_refused(tmp_path):
+    told = {"auth": "fiber", "hotkey": HOTKEY, "validators": {HOTKEY: 1.0}}
+    since = []
+    for _ in range(2):
+        made = service(tmp_path / "data", told)
+        auth = made._auth()
+        assert isinstance(auth, Signed)
+        since.append((auth._since_ms, made.clock.now_ms()))
+        made.store.close()
+    (first, _), (second, now_ms) = since
+    assert first == 0  # nobody can have asked a ledger that was just begun
+    assert now_ms - 60_000 < second <= now_ms
+
+
+@pytest.mark.parametrize(
+    ("user", "manager", "expected"), [(0, False, True), (1000, True, True), (1000, False, False)]
+)
+def test_a_scope_is_asked_for_where_one_can_be_had(tmp_path, monkeypatch, user, manager, expected):
+    monkeypatch.setattr(live.launching, "_SYSTEMD", tmp_path)
+    monkeypatch.setattr(live.launching, "_systemd_run", lambda: "/bin/systemd-run")
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    if manager:
+        (tmp_path / "systemd").mkdir()
+        (tmp_path / "systemd" / "private").touch()
+    unit = {"INVOCATION_ID": "x"}
+    assert under_systemd(unit | {"XDG_RUNTIME_DIR": str(tmp_path)}) is expected
+    assert under_systemd(unit) is (user == 0)
+    assert under_systemd({}) is False
