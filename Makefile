@@ -51,5 +51,5 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.live: $(VENV)/.core
-	$(PIP) --editable '.[live,dev]'
+	$(PIP) --editable '.[live,image,dev]'
 	@touch $@

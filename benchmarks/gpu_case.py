@@ -23,11 +23,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 from benchmarks.gpu_common import WIDTHS, utilisation
 from live.job_files import JobSpec
 from live.training import trainers
+from live.training.kept import Data
 from live.training.loading import Source, tokenizer_of
-from live.training.planning import Settled, settle
-from live.training.run import machine
+from live.training.planning import Settled, machine, settle
 from live.training.telling import peak_gb
-from live.training.trainers import Data
 from shared.architectures import architecture_from_config
 from shared.presets import ACCURACY_4
 

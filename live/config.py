@@ -6,6 +6,7 @@ Every key has a default, so that no file is needed. A variable is named by its k
 
 import os
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,11 +17,12 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from live.intake.signatures import need_loopback
 from live.job_settings import JobSettings
 from live.training.settings import TrainingSettings
-from shared.box import UNDECLARED, BoxDeclaration
+from live.worker import IMAGE_EXTRA, IMAGE_LIBRARY, trains
+from shared.box import IMAGE_TASK, UNDECLARED, BoxDeclaration
 from shared.decisions import Policy
 from shared.errors import InputError
 from shared.layout import MOST_SLOTS
-from shared.presets import ACCURACY_4, PRESETS, preset_named
+from shared.presets import ACCURACY_4, DEFAULT_TABLES, PRESETS, preset_named
 from shared.units import MS_PER_MINUTE, MS_PER_SECOND
 from shared.wire import box_of
 from shared.wire_faults import one_line
@@ -235,12 +237,30 @@ def policy_of(config: Config, folder: Path) -> Policy:
     preset = preset_named(part.preset).varied(
         name=None, cap=part.cap, threshold=part.threshold, time_limit_hours=part.time_limit_hours
     )
+    box = UNDECLARED if part.box is None else read_box(folder / part.box)
+    if config.jobs.worker == "train" and not trains(IMAGE_TASK):
+        box = _without_images(box, part.box)
     return Policy(
         preset,
-        UNDECLARED if part.box is None else read_box(folder / part.box),
+        box,
         reservation_ttl_ms=round(part.reservation_ttl_minutes * MS_PER_MINUTE),
         repeat_window_ms=round(part.repeat_window_s * MS_PER_SECOND),
     )
+
+
+def _without_images(box: BoxDeclaration, declared_in: str | None) -> BoxDeclaration:
+    """What is declared, less the image tasks that nothing here trains.
+
+    Raises InputError where they are declared by name: whoever simulates by that file counts on it.
+    """
+    if box.task_types is None:
+        return replace(box, task_types=frozenset(DEFAULT_TABLES.task_weight) - {IMAGE_TASK})
+    if IMAGE_TASK in box.task_types:
+        raise InputError(
+            f"{declared_in}: task_types: found {IMAGE_TASK}, allowed only where {IMAGE_LIBRARY} is "
+            f"installed: {IMAGE_EXTRA}"
+        )
+    return box
 
 
 def read_box(path: Path) -> BoxDeclaration:

@@ -9,7 +9,7 @@ from live.gpus import GpuError, Gpus
 from live.in_time import in_time
 from live.job_settings import JobSettings
 from live.reaping import job_of
-from live.worker import trainer_of
+from live.worker import trains
 from shared.errors import InputError
 from shared.presets import DEFAULT_TABLES, Preset
 from shared.units import GB
@@ -41,11 +41,7 @@ def _policy(scene: Scene) -> Iterator[Line]:
 
 def untrainable(task_type: str) -> bool:
     """Whether the worker has nothing for this task type, or nobody knows the type."""
-    try:
-        trainer_of(task_type)
-    except InputError:
-        return True
-    return task_type not in DEFAULT_TABLES.task_weight
+    return not trains(task_type) or task_type not in DEFAULT_TABLES.task_weight
 
 
 def _gpus(scene: Scene) -> Iterator[Line]:

@@ -23,6 +23,7 @@ MODULES = {
 }
 """Distributions whose module bears another name."""
 OPTIONAL = {
+    "diffusers": "image tasks, whose offers are refused without it",
     "flash-attn": "attention in less memory and time",
     "bitsandbytes": "the 8-bit optimizer, where the plan of a large model asks for it",
     "liger-kernel": "a loss in less memory",
@@ -84,7 +85,8 @@ def _optional(scene: Scene) -> Iterator[Line]:
         if find_spec(name.replace("-", "_")) is not None:
             yield ok(name, "present")
         elif scene.cuda:
-            remedy = f"for {good_for}: pip install '.[gpu]'"
+            extra = "image" if name == "diffusers" else "gpu"
+            remedy = f"for {good_for}: pip install '.[{extra}]'"
             yield hint(name, "not installed; jobs run without it", remedy)
         else:
             yield hint(name, "not installed, and of no use without a GPU")

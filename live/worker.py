@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 from live.job_files import JobResult
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 PATIENCE = timedelta(hours=6)
 """How long a rank waits for another, which may be fetching a model: the heartbeat is the watch."""
+IMAGE_LIBRARY, IMAGE_EXTRA = "diffusers", "pip install '.[live,image]'"
 IMPORT_S = 300.0
 """How long the imports may take on a busy machine before the first step shows life."""
 
@@ -33,16 +35,35 @@ class Trainer(Protocol):
 
 
 def _text(files: WorkerFiles, device: "torch.device") -> Trainer:
-    from live.training.run import TextTrainer
+    from live.training.texts import TextRun
 
-    return TextTrainer(files, device)
+    return TextRun(files, device)
+
+
+def _images(files: WorkerFiles, device: "torch.device") -> Trainer:
+    from live.training.images.run import ImageRun
+
+    return ImageRun(files, device)
 
 
 def trainer_of(task_type: str) -> Callable[[WorkerFiles, "torch.device"], Trainer]:
     """What trains a task of this type. Raises InputError when nothing does."""
-    if task_type == IMAGE_TASK:
-        raise InputError(f"task_type: found {task_type!r}, allowed are types of text tasks")
-    return _text
+    if task_type != IMAGE_TASK:
+        return _text
+    if find_spec(IMAGE_LIBRARY) is None:
+        raise InputError(
+            f"task_type: found {task_type!r}, which needs {IMAGE_LIBRARY}: {IMAGE_EXTRA}"
+        )
+    return _images
+
+
+def trains(task_type: str) -> bool:
+    """Whether something here trains a task of this type."""
+    try:
+        trainer_of(task_type)
+    except InputError:
+        return False
+    return True
 
 
 def _device(files: WorkerFiles) -> "torch.device":

@@ -23,19 +23,24 @@ def _settings(files: WorkerFiles) -> HubSettings:
     )
 
 
-def fetched_model(files: WorkerFiles) -> Path:
-    """The folder of the base model, fetched if it is not there. Raises InputError."""
+def fetched_model(files: WorkerFiles, index: str = "config.json") -> Path:
+    """The folder of the base model, fetched if it is not there.
+
+    index: the file at its top that its kind is told by. Raises InputError.
+    """
     told, model = files.spec.training, files.spec.model
     if told.models is None:
         raise InputError("training.models: found none, needed to keep base models in")
     store = Path(told.models)
     if not told.fetch_models:
         there = store / model.replace("/", "--")
-        if model and (there / "config.json").is_file():
+        if model and (there / index).is_file():
             return there
         raise InputError(f"model: found {model[:120]!r}, allowed is one that lies in {store}")
     try:
-        return model_folder(model, store, _settings(files), left_s=files.left_s, beat=files.beat)
+        return model_folder(
+            model, store, _settings(files), index=index, left_s=files.left_s, beat=files.beat
+        )
     except HubFailed as why:
         raise InputError(f"model: {why}") from None
 

@@ -1,26 +1,28 @@
 """What is known of a run, gathered as it goes; its record and its result are made of it."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from live.training.inputs import Texts
 from live.training.loading import Source
-from live.training.planning import Settled
-from live.training.trainers import Data
+from live.training.planning import Terms
 
 
 @dataclass(slots=True)
 class Facts:
     """Seconds are of this process.
 
-    base_params: parameters of the base model. most_steps: of the wanted epochs. measure: what the
-    held-out rows are judged by. final: its value for what is handed in. faults: in one line each,
-    what is wrong with that.
+    data_record: what the data came to; None for built-in rows, of which data_why tells. rows: of
+    the data, usable ones; held_out: of those, not trained on. base_params: parameters of the base
+    model. most_steps: of the wanted passes. measure: what the held-out rows are judged by. final:
+    its value for what is handed in. faults: in one line each, what is wrong with that.
     """
 
     source: Source
-    texts: Texts
-    data: Data
-    settled: Settled
+    data_record: dict[str, Any] | None
+    data_why: str
+    rows: int
+    held_out: int
+    settled: Terms
     base_params: int
     most_steps: int
     load_s: float

@@ -21,12 +21,14 @@ import httpx
 
 from live.job_files import sync_folder
 from live.training.address import FetchLimits, Place, checked_addresses, place_of
-from live.training.table import HEAD_BYTES, kind_of
+from live.training.table import HEAD_BYTES
+from live.training.table import kind_of as kind_of_rows
 from shared.errors import FourSlotError, InputError
 from shared.wire import found
 
 Beat = Callable[[], None]
 """A sign of life: called at least as often as ``FetchLimits.stall_s``."""
+Kind = Callable[[bytes, str], str]
 
 CHUNK_BYTES = 1 << 18
 LONGEST_PAUSE_S = 30.0
@@ -52,9 +54,12 @@ class Fetched:
     suffix: str
 
 
-def fetch(address: str, target: Path, limits: FetchLimits, beat: Beat) -> Fetched:
+def fetch(
+    address: str, target: Path, limits: FetchLimits, beat: Beat, kind_of: Kind = kind_of_rows
+) -> Fetched:
     """Fetch an address into ``target``, which appears when it is whole.
 
+    kind_of: tells the kind of a file by its first bytes, and raises InputError for a wrong one.
     Raises InputError when the address, or what lies there, is not allowed: no use in trying again;
     FetchFailed when it could not be had.
     """
@@ -66,7 +71,7 @@ def fetch(address: str, target: Path, limits: FetchLimits, beat: Beat) -> Fetche
             break
         beat()
         try:
-            return _attempt(place, target, limits, beat, ends_s)
+            return _attempt(place, target, limits, beat, ends_s, kind_of)
         except _Passing as fault:
             why = str(fault)
     raise FetchFailed(f"dataset: {place.shown}: could not be fetched: {why}")
@@ -81,7 +86,9 @@ def _pause(seconds: float, ends_s: float, beat: Beat) -> bool:
     return monotonic() < ends_s
 
 
-def _attempt(place: Place, target: Path, limits: FetchLimits, beat: Beat, ends_s: float) -> Fetched:
+def _attempt(
+    place: Place, target: Path, limits: FetchLimits, beat: Beat, ends_s: float, kind_of: Kind
+) -> Fetched:
     try:
         machines = checked_addresses(place, limits)
     except OSError as why:  # TimeoutError among them
@@ -90,7 +97,7 @@ def _attempt(place: Place, target: Path, limits: FetchLimits, beat: Beat, ends_s
         beat()
         with _Watch(ends_s, limits) as watch:
             try:
-                return _from(machine, place, target, limits, beat, watch)
+                return _from(machine, place, target, limits, beat, watch, kind_of)
             except (httpx.ConnectError, httpx.ConnectTimeout) as why:
                 refused = _reason(why)
                 if _bad_certificate(why):
@@ -107,6 +114,7 @@ def _from(
     limits: FetchLimits,
     beat: Beat,
     watch: "_Watch",
+    kind_of: Kind,
 ) -> Fetched:
     """What one machine answers. Raises httpx.TransportError, _Passing, InputError, FetchFailed."""
     with (
@@ -120,7 +128,7 @@ def _from(
     ):
         _check(answer, place, limits)
         try:
-            return _store(answer, place, target, limits, beat, watch)
+            return _store(answer, place, target, limits, beat, watch, kind_of)
         except OSError as why:
             raise FetchFailed(f"{target}: cannot be written: {why.strerror}") from None
 
@@ -162,6 +170,7 @@ def _store(
     limits: FetchLimits,
     beat: Beat,
     watch: "_Watch",
+    kind_of: Kind,
 ) -> Fetched:
     """Write a body that is counted as it comes. Raises as ``_from``, and OSError."""
     count, digest, head, suffix = 0, hashlib.sha256(), b"", ""

@@ -45,10 +45,17 @@ class HubSettings:
 
 
 def model_folder(
-    model: str, store: Path, settings: HubSettings, *, left_s: LeftS, beat: Beat
+    model: str,
+    store: Path,
+    settings: HubSettings,
+    *,
+    index: str = "config.json",
+    left_s: LeftS,
+    beat: Beat,
 ) -> Path:
     """The folder of a base model, fetched where it is not there yet.
 
+    index: the file at its top that its kind is told by, ``config.json`` or ``model_index.json``.
     Jobs that want one model at once wait for the first. A model is there whole or not at all; what
     came of one that broke off is taken up again. Raises InputError for a model that cannot be used,
     HubFailed when it did not come in time.
@@ -62,7 +69,7 @@ def model_folder(
         if (final / MODEL).is_file():
             return final
         scratch = store / f".{name}"
-        errand = {"what": "model", "repo": model, "folder": str(scratch)}
+        errand = {"what": "model", "repo": model, "folder": str(scratch), "index": index}
         try:
             told = _done({**errand, "most_bytes": settings.most_bytes}, settings, left_s, beat)
         except InputError as why:

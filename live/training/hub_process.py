@@ -26,7 +26,19 @@ MODEL_FILES = (
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "vocab.txt", "merges.txt", "chat_template.jinja", "model.safetensors.index.json",
 )  # fmt: skip
-ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json", "README.md")
+IMAGE_INDEX = "model_index.json"
+COMPONENTS = (
+    "scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "transformer",
+    "unet", "vae",
+)  # fmt: skip
+"""Folders of an image model, as diffusers lays it out."""
+SMALL = (".json", ".txt", ".model")
+HALF = ".fp16."
+"""In the names of weights in half precision, which are fetched where there are no others."""
+ADAPTER_FILES = (
+    "adapter_model.safetensors", "adapter_config.json", "pytorch_lora_weights.safetensors",
+    "README.md",
+)  # fmt: skip
 SPARE_BYTES = 2_000_000_000
 """Left free on the disk of the models, whatever is fetched."""
 ANSWER_S = 30.0
@@ -55,11 +67,41 @@ def wanted(names: dict[str, int]) -> dict[str, int]:
     return chosen
 
 
+def wanted_images(names: dict[str, int]) -> dict[str, int]:
+    """The same of an image model in diffusers' layout. Raises Refused."""
+    if IMAGE_INDEX not in names:
+        raise Refused(f"found no {IMAGE_INDEX}, allowed is diffusers' layout")
+    chosen = {IMAGE_INDEX: names[IMAGE_INDEX]}
+    for component in COMPONENTS:
+        files = [name for name in names if name.startswith(f"{component}/")]
+        weights = _weights_of([name for name in files if name.endswith(".safetensors")])
+        halves = bool(weights) and HALF in weights[0]
+        small = [
+            name for name in files
+            if name.endswith(SMALL) and name.count("/") == 1
+            and (not name.endswith(".index.json") or (HALF in name) == halves)
+        ]  # fmt: skip
+        chosen.update({name: names[name] for name in (*small, *weights)})
+    if not any(name.startswith(("unet/", "transformer/")) and name.endswith(".safetensors")
+               for name in chosen):  # fmt: skip
+        raise Refused("found no *.safetensors of a denoiser, allowed are no other weights")
+    return chosen
+
+
+def _weights_of(names: list[str]) -> list[str]:
+    """One form of a component's weights: whole precision, else half."""
+    here = [name for name in names if name.count("/") == 1]
+    plain = [name for name in here if name.rsplit("/", 1)[1].count(".") == 1]
+    return plain or [name for name in here if HALF in name]
+
+
 def fetch_model(api: HfApi, errand: dict[str, Any]) -> dict[str, Any]:
     """Bring a model into ``folder``. Raises Refused, and what the hub's library raises."""
     folder = Path(errand["folder"])
     info = api.model_info(errand["repo"], files_metadata=True, timeout=ANSWER_S)
-    files = wanted({each.rfilename: each.size or 0 for each in info.siblings or ()})
+    names = {each.rfilename: each.size or 0 for each in info.siblings or ()}
+    images = errand["index"] == IMAGE_INDEX
+    files = wanted_images(names) if images else wanted(names)
     total = sum(files.values())
     if total > errand["most_bytes"]:
         raise Refused(f"found {total} bytes, allowed are at most {errand['most_bytes']}")
@@ -71,7 +113,7 @@ def fetch_model(api: HfApi, errand: dict[str, Any]) -> dict[str, Any]:
     api.snapshot_download(
         errand["repo"], revision=info.sha, local_dir=folder, allow_patterns=sorted(files)
     )
-    config = json.loads((folder / "config.json").read_bytes())
+    config = json.loads((folder / errand["index"]).read_bytes())
     if "auto_map" in config:
         raise Refused("it needs code of its own, and none is run")
     missing = sorted(name for name in files if not (folder / name).is_file())

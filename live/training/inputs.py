@@ -11,12 +11,12 @@ from live.training import stand_ins
 from live.training.address import FetchLimits
 from live.training.data import DATA, HELD_OUT, TRAIN, DataLimits, DataRecord, prepare
 from live.training.fetch import FetchFailed
+from live.training.kept import Data
 from live.training.loading import TINY, Source
 from live.training.planning import CHAT, DPO, GRPO
 from live.training.table import ReadLimits
 from live.training.together import on_rank_0
 from live.training.tokens import Row, preference_length, prompt_length, sft_row
-from live.training.trainers import Data
 from live.worker_files import WorkerFiles
 from shared.errors import InputError
 
@@ -39,7 +39,7 @@ class Texts:
 def texts_of(files: WorkerFiles) -> Texts:
     """The job's examples. Raises InputError when there is nothing to train on."""
     spec = files.spec
-    if _may_have_data(files):
+    if may_have_data(files):
         record = on_rank_0(lambda: _prepared(files))
         place = files.folder / DATA
         cache = str(files.folder / DATA / "cache")
@@ -55,8 +55,9 @@ def texts_of(files: WorkerFiles) -> Texts:
     return Texts(Dataset.from_list(train), Dataset.from_list(held_out), None, why)
 
 
-def _may_have_data(files: WorkerFiles) -> bool:
-    address = files.spec.request.get("dataset")
+def may_have_data(files: WorkerFiles, key: str = "dataset") -> bool:
+    """Whether what the request names under ``key`` could be had at all."""
+    address = files.spec.request.get(key)
     if not isinstance(address, str):
         return False
     return bool(files.spec.training.data_hosts) or (
@@ -88,11 +89,15 @@ def _prepared(files: WorkerFiles) -> dict[str, Any]:
     return record.model_dump(mode="json")
 
 
-def source_of(files: WorkerFiles, fetched: Callable[[], Path]) -> Source:
-    """Where the base model lies. fetched: brings it from the hub. Raises InputError."""
+def source_of(
+    files: WorkerFiles, fetched: Callable[[], Path], index: str = "config.json"
+) -> Source:
+    """Where the base model lies. fetched: brings it from the hub. index: the file that a model's
+    folder is told by. Raises InputError.
+    """
     spec = files.spec
     own = Path(spec.model)
-    if spec.local_files and own.is_absolute() and (own / "config.json").is_file():
+    if spec.local_files and own.is_absolute() and (own / index).is_file():
         return Source(str(own), own)
     if spec.device == "cpu":
         asked_for = spec.model in ("tiny", TINY)

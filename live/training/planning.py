@@ -5,6 +5,7 @@ longest row, the task's own needs and the machine at hand are put into it.
 """
 
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from live.job_files import JobSpec
@@ -43,12 +44,12 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """All that the trainer is told. not_taken: profile settings that it is not, and why.
+class Terms:
+    """What every trainer is told. not_taken: profile settings that it is not, and why.
 
     micro, accumulation: rows of a rank at once, and how often; eval_batch: rows of a rank in
-    evaluations. max_length: tokens a row is cut to. plan: the memory plan behind it, of the slot's
-    GPUs (None on the CPU, where no slot's memory is at stake).
+    evaluations. predicted_gb: the peak of one GPU, GB of 10**9 bytes; None on the CPU, where no
+    slot's memory is at stake.
     """
 
     micro: int
@@ -58,24 +59,40 @@ class Settled:
     lora_alpha: float
     lora_dropout: float
     target_modules: tuple[str, ...]
-    max_length: int
     parallel: str
     optimizer: str
-    attention: Attention
     compile: bool
     checkpointing: bool
     bucket_mb: int
     learning_rate: float
-    plan: Plan | None
+    predicted_gb: float | None
     not_taken: tuple[Deviation, ...]
 
     def record(self) -> dict[str, Any]:
         """For the job's record: JSON values."""
         told = asdict(self)
-        del told["plan"], told["not_taken"]
+        del told["not_taken"]
         told["micro_batch"] = told.pop("micro")
+        return told
+
+
+@dataclass(frozen=True, slots=True)
+class Settled(Terms):
+    """All that a trainer of texts is told.
+
+    max_length: tokens a row is cut to. plan: the memory plan behind it, of the slot's GPUs (None
+    on the CPU).
+    """
+
+    max_length: int
+    attention: Attention
+    plan: Plan | None
+
+    def record(self) -> dict[str, Any]:
+        """For the job's record: JSON values."""
+        told = Terms.record(self)
+        del told["plan"]
         told["chunked_loss"] = True  # the trainers know no other
-        told["predicted_gb"] = None if self.plan is None else self.plan.predicted_gb
         told["row_tokens"] = None if self.plan is None else self.plan.row_tokens
         return told
 
@@ -169,6 +186,7 @@ def _settled(
         bucket_mb=profile.ddp_bucket_cap_mb,
         learning_rate=learning_rate(spec.model, shape.hidden_size, alpha, spec.task_type),
         plan=plan,
+        predicted_gb=plan.predicted_gb,
         not_taken=tuple(missing),
     )
 
@@ -231,5 +249,16 @@ def _on_the_cpu(spec: JobSpec, shape: Architecture) -> Settled:
         bucket_mb=profile.ddp_bucket_cap_mb,
         learning_rate=learning_rate(spec.model, shape.hidden_size, alpha, spec.task_type),
         plan=None,
+        predicted_gb=None,
         not_taken=tuple(Deviation(k, w, g, why) for k, (w, g) in given.items() if w != g),
+    )
+
+
+def machine(device: str) -> Machine:
+    """What this process may use."""
+    cuda = device == "cuda"
+    return Machine(
+        cuda=cuda,
+        flash=cuda and find_spec("flash_attn") is not None,
+        bits8=cuda and find_spec("bitsandbytes") is not None,
     )

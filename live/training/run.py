@@ -1,8 +1,8 @@
-"""One job from its request to its submission: data, model, plan, training, checks, delivery."""
+"""One job from its plan to its submission, whatever it trains: training, checks, delivery."""
 
+from abc import ABC, abstractmethod
 from contextlib import ExitStack
-from importlib.util import find_spec
-from math import ceil, inf, isfinite
+from math import inf, isfinite
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -11,22 +11,19 @@ import torch
 import torch.distributed as dist
 
 from live.job_files import OUTPUT, JobResult, launcher_of, stop_reason
-from live.training import checkpoints, stand_ins, trainers
+from live.training import checkpoints
 from live.training.checkpoints import CheckpointMismatch
-from live.training.delivery import delivered, fetched_model
+from live.training.delivery import delivered
 from live.training.facts import Facts
-from live.training.inputs import data_of, source_of, texts_of
-from live.training.loading import model_of, shape_of, tokenizer_of, with_template
+from live.training.kept import ADAPTER, SEED, paced
 from live.training.pacing import EVALUATION_S, Pacing
-from live.training.planning import CPU_TOKENS, GENERATIONS, GRPO, Machine, Settled, settle
+from live.training.planning import GRPO
 from live.training.record import write_training
 from live.training.schedule import Schedule
-from live.training.scoring import reward_functions
-from live.training.submission import checked, put_back, shapes
+from live.training.submission import checked, put_back
 from live.training.telling import record_of
 from live.training.timing import ScheduleSettings, most_evaluation_s
 from live.training.together import on_rank_0, rank_0_says
-from live.training.trainers import ADAPTER, Data
 from live.worker_files import INTERRUPT, WorkerFiles
 from shared.errors import InputError
 from shared.units import MS_PER_SECOND
@@ -35,12 +32,11 @@ FINISH_FACTOR = 1.5
 """The last evaluation is made when so many times its usual time is left."""
 EVEN = 4
 """Evaluations, and saves, of a job without a deadline."""
-STAND_IN_STEPS = 20
 PROBE_BATCHES = 2
 """Batches of a rank that are timed to know how many rows can be evaluated."""
 
 
-class TextTrainer:
+class Run(ABC):
     """Trains one job on this rank, with all others. device: this rank's."""
 
     def __init__(self, files: WorkerFiles, device: torch.device) -> None:
@@ -55,47 +51,30 @@ class TextTrainer:
         self.files.beat(EVALUATION_S)
         self.files.progress(0, 0, None, "loading")
         with ExitStack() as held:
-            facts, trainer = self._made(held)
+            facts, trainer = self.made(held)
             return self._trained(facts, trainer)
 
-    # Before the first step.
+    @abstractmethod
+    def made(self, held: ExitStack) -> tuple[Facts, Any]:
+        """Bring data and model, settle the plan, and make the trainer, which has no pacing yet.
 
-    def _made(self, held: ExitStack) -> tuple[Facts, Any]:
-        spec = self.spec
-        rewards = reward_functions(spec, held)
-        texts = texts_of(self.files)
-        source = source_of(self.files, lambda: fetched_model(self.files))
-        tokenizer = with_template(tokenizer_of(source), spec.request)
-        shape = shape_of(source)
-        most = CPU_TOKENS if spec.device == "cpu" else spec.profile.max_length
-        data = data_of(self.files, texts, tokenizer, most)
-        settled = settle(spec, shape, data.longest_row, machine(spec.device), self._lacks())
-        place = torch.device("cpu") if settled.parallel == "fsdp2" else self.device
-        model = model_of(source, settled.attention, place)
-        most_steps = self._most_steps(data, settled)
-        trainer = trainers.made(
-            spec, settled, self.files.folder, (model, tokenizer, data), most_steps, rewards
-        )
-        load_s = monotonic() - self._began_s
-        facts = Facts(source, texts, data, settled, shape.base_parameters, most_steps, load_s)
-        return facts, trainer
+        held: closes what stays open while the job runs. Raises InputError.
+        """
 
-    def _lacks(self) -> int:
+    def lacks(self) -> int:
         """Attempts that ran out of memory: each halves the rows at once."""
         record = launcher_of(self.files.folder)
         return record.faults.count("oom") if record else 0
 
-    def _most_steps(self, data: Data, settled: Settled) -> int:
-        """Steps of the wanted epochs, or what a rehearsal's request says."""
-        cpu, told = self.spec.device == "cpu", self.spec.request.get("steps")
-        if cpu and isinstance(told, int) and told > 0:
-            return told
-        rows = settled.micro * settled.accumulation * dist.get_world_size()
-        if self.spec.task_type == GRPO:
-            rows = max(1, rows // GENERATIONS)  # a prompt has so many answers
-        steps = max(1, ceil(len(data.train) * self.spec.training.epochs / rows))
-        built_in = cpu and len(data.train) + len(data.held_out) == stand_ins.ROWS
-        return min(steps, STAND_IN_STEPS) if built_in else steps
+    def load_s(self) -> float:
+        """Seconds since the run began."""
+        return monotonic() - self._began_s
+
+    def told_steps(self) -> int | None:
+        """Steps that a rehearsal's request asks for, which only counts on the CPU."""
+        told = self.spec.request.get("steps")
+        counts = self.spec.device == "cpu" and isinstance(told, int) and told > 0
+        return told if counts else None
 
     # Training.
 
@@ -128,7 +107,7 @@ class TextTrainer:
             keep_best=trainer.write_adapter,
         )
         pacing.saved_hook = lambda: self._record(facts, pacing)
-        trainers.paced(trainer, pacing)
+        paced(trainer, pacing)
         facts.measure = pacing.measure
         return pacing
 
@@ -153,7 +132,7 @@ class TextTrainer:
             step=0,
             trainable=sum(each.numel() for each in trainer.weights.values()),
             rows_per_step=trainer.rows_per_step,
-            seed=trainers.SEED,
+            seed=SEED,
             losses=[],
         )
         try:
@@ -169,7 +148,7 @@ class TextTrainer:
         self.files.progress(step, facts.most_steps, None, "saving")
         self.files.beat(EVALUATION_S)
         folder = self._best(trainer, pacing)
-        facts.faults += checked(folder, shapes(trainer))
+        facts.faults += checked(trainer, folder)
         self._judge(facts, trainer, pacing)
         record = record_of(self.spec, facts, pacing)
         facts.submission, wrong = on_rank_0(lambda: delivered(self.files, record, folder))
@@ -187,7 +166,7 @@ class TextTrainer:
             steps=step,
             resumed_from=told.resumed_from[-1] if told.resumed_from else None,
             model=facts.source.name,
-            why="; ".join(each for each in (facts.source.why, facts.texts.why) if each),
+            why="; ".join(each for each in (facts.source.why, facts.data_why) if each),
         )
 
     def _best(self, trainer: Any, pacing: Pacing) -> Path:
@@ -250,13 +229,3 @@ def look_at_base(trainer: Any, pacing: Pacing, settings: ScheduleSettings) -> No
     told.base = pacing.measured(trainer.evaluate)
     told.held_out = len(trainer.eval_dataset)
     pacing.schedule.took("finish", FINISH_FACTOR * pacing.took_s + settings.finish_s)
-
-
-def machine(device: str) -> Machine:
-    """What this process may use."""
-    cuda = device == "cuda"
-    return Machine(
-        cuda=cuda,
-        flash=cuda and find_spec("flash_attn") is not None,
-        bits8=cuda and find_spec("bitsandbytes") is not None,
-    )

@@ -17,6 +17,12 @@ class TrainingSettings(BaseModel):
     epochs: Annotated[float, Field(gt=0, le=1000)] = Field(
         default=3.0, description="Passes over the data at most; the deadline may end it before."
     )
+    image_epochs: Annotated[float, Field(gt=0, le=10_000)] = Field(
+        default=100.0, description="The same of an image task, which has few pictures."
+    )
+    image_pixels: Annotated[int, Field(ge=64, le=4096, multiple_of=64)] = Field(
+        default=1024, description="A side of the squares that pictures are cut to."
+    )
     patience: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=3, description="Evaluations without a better one after which training stops."
     )

@@ -4,25 +4,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from live.training.sharding import put
-from live.training.trainers import WEIGHTS
 from shared.errors import InputError
 
 
-def checked(folder: Path, wanted: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
-    """What is wrong with the file that will be handed in, nothing when it is well.
-
-    wanted: the shape of every weight that the adapter has to have, by the name in the file.
-    """
+def checked(trainer: Any, folder: Path) -> tuple[str, ...]:
+    """What is wrong with the file that will be handed in, nothing when it is well."""
     try:
-        weights = load_file(folder / WEIGHTS)
-        PeftConfig.from_pretrained(str(folder))
+        weights = load_file(folder / trainer.weights_file)
+        trainer.check_loads(folder)
     except (OSError, ValueError, SafetensorError, TypeError) as why:
-        return (f"it does not load: {str(why).splitlines()[0]}",)
+        return (f"it does not load: {(str(why).splitlines() or [type(why).__name__])[0]}",)
+    wanted = {trainer.exported(name): tuple(each.shape) for name, each in trainer.weights.items()}
     faults = []
     if {name: tuple(each.shape) for name, each in weights.items()} != wanted:
         faults.append("its weights are not those of the job")
@@ -33,22 +29,15 @@ def checked(folder: Path, wanted: dict[str, tuple[int, ...]]) -> tuple[str, ...]
     return tuple(faults)
 
 
-def shapes(trainer: Any) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the trained weights as peft writes them."""
-    return {
-        name.replace(".default.", "."): tuple(each.shape) for name, each in trainer.weights.items()
-    }
-
-
 def put_back(trainer: Any, folder: Path) -> None:
     """Give the model the weights of a written adapter, on every rank.
 
     Raises InputError when they cannot be read.
     """
     try:
-        found = load_file(folder / WEIGHTS)
+        found = load_file(folder / trainer.weights_file)
     except (OSError, SafetensorError) as why:
         raise InputError(f"{folder}: cannot be loaded again: {why}") from None
     with torch.no_grad():
         for name, weight in trainer.weights.items():
-            put(weight, found[name.replace(".default.", ".")])
+            put(weight, found[trainer.exported(name)])

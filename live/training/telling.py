@@ -8,20 +8,20 @@ import torch.distributed as dist
 
 from live.job_files import JobSpec
 from live.training.facts import Facts
-from live.training.pacing import Pacing
+from live.training.pacing import Pacing, Told
 from live.training.record import NotTaken, TrainingRecord
+from shared.box import IMAGE_TASK
 from shared.memory import CUDA_CONTEXT_BYTES
 from shared.units import GB
 
 
 def record_of(spec: JobSpec, facts: Facts, pacing: Pacing | None = None) -> TrainingRecord:
     """What is known of the job's training now. Call it on every rank: the peak is of all."""
-    settled, data = facts.settled, facts.texts.record
+    settled, data = facts.settled, facts.data_record
     told = pacing.told if pacing else None
     losses = [each for each in told.losses if isfinite(each)] if told else []
     step_s = told.step_s if told else []
     trained_s = sum(step_s)
-    usable = data["usable"] if data else len(facts.data.train) + len(facts.data.held_out)
     final, base = facts.final, told.base if told else None
     return TrainingRecord(
         model=facts.source.name,
@@ -32,14 +32,14 @@ def record_of(spec: JobSpec, facts: Facts, pacing: Pacing | None = None) -> Trai
         plan=settled.record(),
         not_taken=tuple(map(NotTaken.model_validate, settled.not_taken)),
         measured_peak_gb=peak_gb(spec),
-        predicted_gb=settled.plan.predicted_gb if settled.plan else None,
+        predicted_gb=settled.predicted_gb,
         steps=len(told.losses) if told else 0,
         planned_steps=pacing.schedule.planned_steps if pacing else facts.most_steps,
-        tokens_trained=told.tokens if told else 0,
+        tokens_trained=_tokens(spec, told),
         seconds_training=trained_s,
         step_s=median(step_s) if step_s else None,
         evaluation_s=median(told.evaluation_s) if told and told.evaluation_s else None,
-        tokens_per_second=pacing.tokens_here / trained_s if pacing and trained_s else None,
+        tokens_per_second=_rate(pacing, trained_s),
         load_s=facts.load_s,
         finish_s=facts.finish_s,
         learning_rate=settled.learning_rate,
@@ -49,13 +49,25 @@ def record_of(spec: JobSpec, facts: Facts, pacing: Pacing | None = None) -> Trai
         held_out_loss=final if final is not None or not told or not told.best else told.best.value,
         held_out_metric=facts.measure,
         beats_base=facts.beats_base,
-        rows=usable,
-        held_out=len(facts.data.held_out),
+        rows=facts.rows,
+        held_out=facts.held_out,
         bad_rows=sum(each["count"] for each in data["bad"].values()) if data else 0,
         resumed_from=tuple(told.resumed_from) if told else (),
         submission=facts.submission,
         failure="; ".join(facts.faults),
     )
+
+
+def _tokens(spec: JobSpec, told: Told | None) -> int | None:
+    """Of all ranks; images have none."""
+    if spec.task_type == IMAGE_TASK:
+        return None
+    return told.tokens if told else 0
+
+
+def _rate(pacing: Pacing | None, trained_s: float) -> float | None:
+    known = pacing is not None and pacing.tokens_here and trained_s
+    return pacing.tokens_here / trained_s if pacing and known else None
 
 
 def peak_gb(spec: JobSpec) -> float | None:

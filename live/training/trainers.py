@@ -1,131 +1,17 @@
-"""TRL's trainers, made to keep our checkpoints, our pace and our shares."""
+"""TRL's trainers, with what ours have in common."""
 
-import shutil
-from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from datasets import Dataset
-from peft import LoraConfig, get_peft_model_state_dict
-from safetensors.torch import save_file
-from torch.optim.lr_scheduler import LambdaLR
+from peft import LoraConfig
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
-from live.job_files import OUTPUT, JobSpec
-from live.training import checkpoints
-from live.training.checkpoints import State, Weights, put_in_place, trainable
-from live.training.order import LongestFirst, lengths_of
-from live.training.pacing import Pacing
+from live.job_files import JobSpec
+from live.training.checkpoints import trainable
+from live.training.kept import Data, Kept, arguments
 from live.training.planning import DPO, GENERATIONS, GRPO, Settled
-from live.training.sharding import shard, whole
-from shared.errors import FourSlotError
-
-SEED = 17
-ADAPTER, WEIGHTS = "adapter", "adapter_model.safetensors"
-OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw8bit": "adamw_bnb_8bit"}
-HIGHEST_GRADIENT = 1.0
-
-
-class RanksDiffer(FourSlotError):
-    """Ranks that were never joined, or have come apart: what they train is worth nothing."""
-
-
-class Kept:
-    """What our trainers have in common. ``made`` and ``paced`` set what they go by."""
-
-    settled: Settled
-    folder: Path
-    pacing: Pacing
-
-    @property
-    def weights(self: Any) -> Weights:
-        """The trained weights by name."""
-        return trainable(self.model)
-
-    def here(self: Any) -> State:
-        """Where training stands."""
-        told = self.pacing.told
-        return State(
-            step=self.state.global_step,
-            trainable=sum(each.numel() for each in self.weights.values()),
-            rows_per_step=self.rows_per_step,
-            seed=SEED,
-            losses=list(told.losses),
-            pace={"schedule": self.pacing.schedule.state(), **told.pace()},
-        )
-
-    def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
-        """In place of transformers' own, which a kill can leave half written."""
-        began_s = monotonic()
-        if self.settled.parallel == "ddp":
-            agreed(self.weights, self.args.device)
-        checkpoints.save(
-            self.folder / OUTPUT / "checkpoints",
-            self.weights,
-            self.optimizer,
-            self.here(),
-            self._others,
-        )
-        if not (self.folder / OUTPUT / ADAPTER).exists():
-            self.write_adapter()
-        self.pacing.saved(monotonic() - began_s)
-
-    def _others(self: Any, scratch: Path) -> None:
-        self._save_rng_state(str(scratch))
-        if dist.get_rank() == 0:
-            self.state.save_to_json(str(scratch / "trainer_state.json"))
-
-    def _load_from_checkpoint(self: Any, path: str, model: Any = None) -> None:
-        """Weights come with the optimizer's state, when both are in their place."""
-
-    def _load_optimizer_and_scheduler(self: Any, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            checkpoints.take_up(Path(checkpoint), self.weights, self.optimizer)
-
-    def _get_train_sampler(self: Any, dataset: Any = None) -> Any:
-        """The longest rows first; a GRPO job repeats its prompts in an order of its own."""
-        rows = dataset if dataset is not None else self.train_dataset
-        return LongestFirst(lengths_of(rows), self.rows_per_step, SEED)
-
-    @property
-    def rows_per_step(self: Any) -> int:
-        """Rows of one optimizer step, of all ranks."""
-        return int(self.settled.micro * self.settled.accumulation * dist.get_world_size())
-
-    def create_scheduler(self: Any, num_training_steps: int, optimizer: Any = None) -> Any:
-        """A rate that stays: the pacing sets it at every step."""
-        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda _: 1.0)
-        self._created_lr_scheduler = True
-        return self.lr_scheduler
-
-    def _defer_fsdp_gradient_reduction(self: Any) -> Any:
-        """Shares are exchanged at every micro-batch: whole gradients would not fit."""
-        return nullcontext()
-
-    def write_adapter(self: Any) -> Path:
-        """The adapter as peft loads it, safetensors, in its place all at once."""
-        held = {name: whole(each.detach()).cpu() for name, each in self.weights.items()}
-        final: Path = self.folder / OUTPUT / ADAPTER
-        if dist.get_rank() == 0:
-            scratch = final.with_name(f".{ADAPTER}")
-            shutil.rmtree(scratch, ignore_errors=True)
-            scratch.mkdir(parents=True)
-            told = get_peft_model_state_dict(
-                self.model, state_dict=held, save_embedding_layers=False
-            )
-            contiguous = {name: each.contiguous() for name, each in told.items()}
-            save_file(contiguous, scratch / WEIGHTS, metadata={"format": "pt"})
-            config = self.model.peft_config["default"]
-            inference, config.inference_mode = config.inference_mode, True
-            config.save_pretrained(scratch)
-            config.inference_mode = inference
-            put_in_place(scratch, final)
-        dist.barrier()
-        return final
+from live.training.sharding import shard
 
 
 class PlacedLater:
@@ -150,25 +36,6 @@ class Grpo(Kept, GRPOTrainer):  # type: ignore[misc]
         return GRPOTrainer._get_train_sampler(self, dataset)
 
 
-def agreed(weights: Weights, device: torch.device) -> None:
-    """Raise RanksDiffer unless every rank holds the same weights, by their sums."""
-    told = torch.stack([each.detach().double().sum() for each in weights.values()]).to(device)
-    least, most = told.clone(), told.clone()
-    dist.all_reduce(least, op=dist.ReduceOp.MIN)
-    dist.all_reduce(most, op=dist.ReduceOp.MAX)
-    if not torch.equal(least, most):
-        raise RanksDiffer("the ranks train different weights")
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """Rows to train on and rows held out, as the task's trainer takes them."""
-
-    train: Dataset
-    held_out: Dataset
-    longest_row: int
-
-
 def lora(settled: Settled) -> LoraConfig:
     """The adapter the plan is about."""
     return LoraConfig(
@@ -178,42 +45,6 @@ def lora(settled: Settled) -> LoraConfig:
         target_modules=list(settled.target_modules),
         task_type="CAUSAL_LM",
     )
-
-
-def arguments(spec: JobSpec, settled: Settled, folder: Path, most_steps: int) -> dict[str, Any]:
-    """Every setting that all trainers share."""
-    cuda = spec.device == "cuda"
-    return {
-        "output_dir": str(folder / OUTPUT / "trainer"),
-        "max_steps": most_steps,
-        "per_device_train_batch_size": settled.micro,
-        "per_device_eval_batch_size": settled.eval_batch,
-        "gradient_accumulation_steps": settled.accumulation,
-        "gradient_checkpointing": settled.checkpointing,
-        "learning_rate": settled.learning_rate,
-        "max_grad_norm": HIGHEST_GRADIENT,
-        "weight_decay": 0.0,
-        "optim": OPTIMIZERS[settled.optimizer] if cuda else "adamw_torch",
-        "bf16": cuda,
-        "fp16": False,
-        "tf32": None,
-        "use_cpu": not cuda,
-        "ddp_backend": "nccl" if cuda else "gloo",
-        "ddp_find_unused_parameters": False,
-        "ddp_bucket_cap_mb": settled.bucket_mb,
-        "ddp_broadcast_buffers": False,
-        "torch_compile": settled.compile,
-        "eval_strategy": "no",
-        "save_strategy": "no",
-        "logging_strategy": "no",
-        "logging_nan_inf_filter": False,
-        "disable_tqdm": True,
-        "report_to": "none",
-        "seed": SEED,
-        "data_seed": SEED,
-        "dataloader_pin_memory": cuda,
-        "remove_unused_columns": spec.task_type != GRPO,
-    }
 
 
 def _sft(spec: JobSpec, settled: Settled, told: dict[str, Any], _: dict[str, Any]) -> Any:
@@ -279,9 +110,3 @@ def made(
         # Placement and the exchange of gradients are the model's own affair from here on.
         trainer.is_distributed_loading_by_transformers = True
     return trainer
-
-
-def paced(trainer: Any, pacing: Pacing) -> None:
-    """Give the trainer its pacing."""
-    trainer.pacing = pacing
-    trainer.add_callback(pacing)

@@ -181,9 +181,23 @@ def test_two_checkpoints_are_kept_and_a_broken_one_is_passed_over(tmp_path: Path
 
 
 def test_what_cannot_be_trained_is_a_failed_result(tmp_path: Path) -> None:
-    result = trained(tmp_path, task_type="ImageTask")
+    request = {"dataset": "/none", "dataset_type": 7}
+    result = trained(tmp_path, request=request, local_files=True)
     assert result is not None
-    assert (result.outcome, result.reason.split(":")[0]) == ("failed", "task_type")
+    assert (result.outcome, result.reason.split(":")[0]) == ("failed", "dataset_type")
+
+
+def test_images_are_trained_where_their_library_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("diffusers")
+    result = completed(tmp_path, task_type="ImageTask", request={"steps": 3})
+    assert (result.steps, result.model) == (3, TINY)
+    assert (tmp_path / "output" / "adapter" / "pytorch_lora_weights.safetensors").exists()
+    monkeypatch.setattr("live.worker.find_spec", lambda _: None)
+    other = trained(tmp_path / "without", task_type="ImageTask")
+    assert other is not None
+    assert (other.outcome, "needs diffusers" in other.reason) == ("failed", True)
 
 
 # Data and models of this machine.

@@ -36,12 +36,12 @@ pytestmark = [
 ]
 
 
-def job(folder: Path, task_type: str, **asked: object) -> JobSpec:
+def job(folder: Path, task_type: str, model: str = str(SMALL), **asked: object) -> JobSpec:
     folder.mkdir()
     spec = JobSpec.model_validate(
         {
             "task_id": "a",
-            "model": str(SMALL),
+            "model": model,
             "task_type": task_type,
             "hours_to_complete": 1.0,
             "started_ms": 0,
@@ -56,12 +56,18 @@ def job(folder: Path, task_type: str, **asked: object) -> JobSpec:
             "profile": ACCURACY_4.profile,
             "local_files": True,
             "checkpoint_every": 5,
-            "request": request(task_type, folder.parent) | {"steps": STEPS[task_type]} | asked,
+            "request": asked_for(task_type, folder.parent) | asked,
             "training": {"rewards": True, "most_held_out": 24, "most_completion": 24},
         }
     )
     write_record(folder, JOB, spec)
     return spec
+
+
+def asked_for(task_type: str, folder: Path) -> dict[str, Any]:
+    if task_type == "ImageTask":
+        return {}
+    return request(task_type, folder) | {"steps": STEPS[task_type]}
 
 
 def step_of(folder: Path) -> int:
@@ -190,6 +196,48 @@ def test_a_job_is_killed_goes_on_and_beats_the_base_model(tmp_path: Path, task_t
     rows = held_out(folder)
     assert MEASURES[task_type](adapted, rows) > MEASURES[task_type](base, rows)
     assert marked(folder) == set()
+
+
+def test_an_image_job_is_killed_goes_on_and_beats_the_base_model(tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    from diffusers import StableDiffusionXLPipeline
+
+    from tests.e2e.image_models import archive, saved_sdxl
+
+    model, folder = saved_sdxl(tmp_path / "sdxl"), tmp_path / "00000001"
+    data = archive(tmp_path / "pictures.zip", broken__png=b"none")
+    job(folder, "ImageTask", model=str(model), dataset_zip=str(data), steps=30)
+    result = trained(folder, kill_at=8)
+    end, record = exit_of(folder), training_of(folder)
+    assert end is not None
+    assert record is not None
+    assert (end.attempts, end.faults) == (2, ("crash",))
+    assert (result.steps, len(result.losses)) == (30, 30)
+    assert result.resumed_from is not None
+    assert (record.rows, record.bad_rows, record.tokens_trained) == (24, 1, None)
+    assert (record.beats_base, record.failure, better(record)) == (True, "", True)
+    pipe = StableDiffusionXLPipeline.from_pretrained(model)
+    base = image_loss(pipe.unet, model, folder)
+    pipe.load_lora_weights(result.submission)
+    assert image_loss(pipe.unet, model, folder) < base
+
+
+def image_loss(unet: Any, model: Path, folder: Path) -> float:
+    """Of the pictures held out, under noise of its own."""
+    from live.training.images.families import family_of
+    from live.training.images.pairs import image_of, read_pairs
+
+    family = family_of(model, torch.device("cpu"))
+    pairs = [each for each in read_pairs(folder) if each.held_out]
+    rows = family.rows(pairs, lambda pair: image_of(folder, pair))
+    batch = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+    dice, told = torch.Generator().manual_seed(1), []
+    for _ in range(16):
+        noise = torch.randn(batch["latents"].shape, generator=dice)
+        with torch.no_grad():
+            at = torch.rand(len(rows), generator=dice)
+            told.append(float(family.loss(unet, batch, noise, at)))
+    return sum(told) / len(told)
 
 
 def test_shares_of_a_model_train_as_the_whole_does(tmp_path: Path) -> None:

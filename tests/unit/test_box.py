@@ -67,8 +67,15 @@ def test_a_model_that_does_not_fit_is_named_with_the_slot(asked: list[tuple[Any,
     assert len(asked) == 2
 
 
-def test_the_planner_is_not_asked_about_image_models(asked: list[tuple[Any, ...]]) -> None:
-    assert BoxDeclaration(shortest_row=512).why_unsupported(offer("ImageTask"), PAIRS) is None
+def test_image_models_have_a_planner_of_their_own(asked: list[tuple[Any, ...]]) -> None:
+    box, flux = BoxDeclaration(shortest_row=512), "black-forest-labs/FLUX.1-dev"
+    third = slot_layout(24)
+    assert box.why_unsupported(offer("ImageTask", params=12_000_000_000), PAIRS) is None
+    assert box.why_unsupported(offer("ImageTask", params=3_500_000_000), third) is None
+    assert box.why_unsupported(offer("ImageTask"), third) is None  # of a size that nobody told
+    told = box.why_unsupported(offer("ImageTask", flux, 12_000_000_000), third)
+    assert told == f"{flux} does not fit a slot of 26.7 GB"
+    assert UNDECLARED.why_unsupported(offer("ImageTask", flux, 10**12), third) is None
     assert asked == []
 
 

@@ -1,12 +1,14 @@
 """The configuration: defaults, the environment over the file, every wrong value in a line."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from live.config import Config, policy_of, read_box, read_config
 from shared.errors import InputError
+from shared.offers import Offer
 from shared.presets import ACCURACY_4, THROUGHPUT_24
 
 
@@ -42,6 +44,24 @@ def test_the_environment_goes_over_the_file_key_by_key(written, monkeypatch):
     assert (config.http.port, config.http.min_stake) == (8000, 5.0)
     assert config.http.metrics_port is None
     assert policy_of(config, path.parent).preset.profile == THROUGHPUT_24.profile
+
+
+def test_image_offers_are_refused_where_nothing_trains_them(written, monkeypatch):
+    offer = Offer("t", "stabilityai/stable-diffusion-xl-base-1.0", "ImageTask", 1.0, 20, None)
+    path = written("")
+    config = read_config(path)
+    assert policy_of(config, path.parent).box.why_unsupported(offer, ACCURACY_4.layout) is None
+    monkeypatch.setattr("live.worker.find_spec", lambda _: None)
+    box = policy_of(config, path.parent).box
+    assert box.why_unsupported(offer, ACCURACY_4.layout) == "task type ImageTask"
+    text = replace(offer, task_type="DpoTask")
+    assert box.why_unsupported(text, ACCURACY_4.layout) is None
+    stub = read_config(written('[jobs]\nworker = "stub"\n', "stub.toml"))
+    assert policy_of(stub, path.parent).box.why_unsupported(offer, ACCURACY_4.layout) is None
+    written("task_types: [DpoTask, ImageTask]\n", "box.yaml")
+    declared = read_config(written('[policy]\nbox = "box.yaml"\n', "declared.toml"))
+    with pytest.raises(InputError, match=r"box.yaml: task_types: found ImageTask"):
+        policy_of(declared, path.parent)
 
 
 def test_a_policy_is_the_preset_with_what_differs(written):

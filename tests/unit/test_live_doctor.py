@@ -323,7 +323,6 @@ def test_no_gpus_where_they_are_asked_for_is_a_fault(tmp_path):
         ("task_types: [DpoTask]\nshortest_row: 512", "ok"),
         ("task_types: [DpoTask]", "warning"),
         ("{}", "warning"),
-        ("task_types: [DpoTask, ImageTask]", "fault"),
         ("task_types: [DpoTusk]", "fault"),
     ],
 )
@@ -331,6 +330,15 @@ def test_a_box_declares_what_can_be_trained(tmp_path, box, level):
     (tmp_path / "box.yaml").write_text(box)
     lines = looked("policy", tmp_path, policy={"box": "box.yaml"})
     assert found(lines, "box").level == level
+
+
+def test_images_are_declared_only_where_they_can_be_trained(tmp_path, monkeypatch):
+    (tmp_path / "box.yaml").write_text("task_types: [DpoTask, ImageTask]\nshortest_row: 512")
+    box = {"box": "box.yaml"}
+    assert found(looked("policy", tmp_path, policy=box), "box").level == "ok"
+    monkeypatch.setattr("live.worker.find_spec", lambda _: None)
+    line = found(looked("policy", tmp_path, policy=box), "policy")
+    assert (line.level, "diffusers" in line.found) == ("fault", True)
 
 
 def test_a_wrong_box_and_an_unknown_preset_are_one_fault(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from live.training import hub as module
 from live.training.card import card
 from live.training.hub import HubFailed, HubSettings, model_folder, repository_of, upload
-from live.training.hub_process import Refused, answer, wanted
+from live.training.hub_process import Refused, answer, wanted, wanted_images
 from live.training.record import TrainingRecord
 from shared.errors import InputError
 from tests.unit.fake_hub import FakeHub
@@ -115,6 +115,42 @@ def test_what_cannot_be_used_is_told_at_once(
     assert [each for each in (tmp_path / "models").iterdir() if each.is_dir()] == []
 
 
+IMAGE_MODEL = {
+    "model_index.json": 5, "flux1-dev.safetensors": 90, "README.md": 1, "images/x.jpg": 1,
+    "unet/config.json": 1, "unet/diffusion_pytorch_model.safetensors": 50,
+    "unet/diffusion_pytorch_model.fp16.safetensors": 25, "unet/model.onnx": 60,
+    "text_encoder/config.json": 1, "text_encoder/model.fp16.safetensors": 5,
+    "text_encoder/pytorch_model.bin": 10, "tokenizer/vocab.json": 1, "tokenizer/merges.txt": 1,
+    "scheduler/scheduler_config.json": 1, "vae/config.json": 1,
+    "vae/diffusion_pytorch_model.safetensors": 2, "vae_decoder/x.safetensors": 7,
+    "unet/deep/er.safetensors": 1, "unet/code.py": 1,
+}  # fmt: skip
+
+
+def test_of_an_image_model_one_form_of_each_part_is_fetched() -> None:
+    assert sorted(wanted_images(IMAGE_MODEL)) == [
+        "model_index.json", "scheduler/scheduler_config.json", "text_encoder/config.json",
+        "text_encoder/model.fp16.safetensors", "tokenizer/merges.txt", "tokenizer/vocab.json",
+        "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+    ]  # fmt: skip
+    with pytest.raises(Refused, match="model_index"):
+        wanted_images(dict.fromkeys(MODEL, 1))
+    bare = {name: size for name, size in IMAGE_MODEL.items() if not name.startswith("unet/d")}
+    with pytest.raises(Refused, match=r"no \*\.safetensors of a denoiser"):
+        wanted_images(bare)
+
+
+def test_an_image_model_comes_with_its_folders(
+    hub: FakeHub, settings: HubSettings, tmp_path: Path
+) -> None:
+    hub.repos["owner/images"] = dict.fromkeys(IMAGE_MODEL, b"{}")
+    folder = model_folder("owner/images", tmp_path / "models", settings, index="model_index.json",
+                          left_s=lambda: inf, beat=lambda: None)  # fmt: skip
+    there = {str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file()}
+    assert there == {"model.json", *wanted_images(IMAGE_MODEL)}
+
+
 def test_bounds_of_bytes_disk_and_names(
     settings: HubSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,7 +162,8 @@ def test_bounds_of_bytes_disk_and_names(
             fetched(tmp_path / "b", settings, name)
     monkeypatch.setattr("live.training.hub_process.SPARE_BYTES", 10**18)
     errand = {"what": "model", "repo": "owner/model", "folder": str(tmp_path / "c"),
-              "endpoint": settings.endpoint, "most_bytes": 10**9}  # fmt: skip
+              "endpoint": settings.endpoint, "most_bytes": 10**9,
+              "index": "config.json"}  # fmt: skip
     assert "are free for models" in answer(errand)["why"]
 
 

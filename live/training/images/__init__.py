@@ -1,0 +1,1 @@
+"""Image tasks: LoRA for SDXL and Flux with diffusers, which the extra ``image`` brings."""
