@@ -18,7 +18,7 @@ from live.intake.signatures import need_loopback
 from live.job_settings import JobSettings
 from live.training.settings import TrainingSettings
 from live.worker import IMAGE_EXTRA, IMAGE_LIBRARY, trains
-from shared.box import IMAGE_TASK, UNDECLARED, BoxDeclaration
+from shared.box import GRPO_TASK, IMAGE_TASK, UNDECLARED, BoxDeclaration
 from shared.decisions import Policy
 from shared.errors import InputError
 from shared.layout import MOST_SLOTS
@@ -237,9 +237,8 @@ def policy_of(config: Config, folder: Path) -> Policy:
     preset = preset_named(part.preset).varied(
         name=None, cap=part.cap, threshold=part.threshold, time_limit_hours=part.time_limit_hours
     )
-    box = UNDECLARED if part.box is None else read_box(folder / part.box)
-    if config.jobs.worker == "train" and not trains(IMAGE_TASK):
-        box = _without_images(box, part.box)
+    path = None if part.box is None else folder / part.box
+    box = _less(UNDECLARED if path is None else read_box(path), _untrained(config), path)
     return Policy(
         preset,
         box,
@@ -248,17 +247,29 @@ def policy_of(config: Config, folder: Path) -> Policy:
     )
 
 
-def _without_images(box: BoxDeclaration, declared_in: str | None) -> BoxDeclaration:
-    """What is declared, less the image tasks that nothing here trains.
+def _untrained(config: Config) -> dict[str, str]:
+    """Task types that this configuration trains nothing for, and what would change that."""
+    if config.jobs.worker == "stub":
+        return {}
+    lacks = {}
+    if not trains(IMAGE_TASK):
+        lacks[IMAGE_TASK] = f"{IMAGE_LIBRARY} installed: {IMAGE_EXTRA}"
+    if not config.training.rewards and config.device != "cpu":  # there a stand-in scores
+        lacks[GRPO_TASK] = "training.rewards = true"
+    return lacks
 
-    Raises InputError where they are declared by name: whoever simulates by that file counts on it.
+
+def _less(box: BoxDeclaration, lacks: dict[str, str], declared_in: Path | None) -> BoxDeclaration:
+    """What is declared, less the task types that would be accepted and then fail.
+
+    Raises InputError where one is declared by name: whoever simulates by that file counts on it.
     """
     if box.task_types is None:
-        return replace(box, task_types=frozenset(DEFAULT_TABLES.task_weight) - {IMAGE_TASK})
-    if IMAGE_TASK in box.task_types:
+        types = frozenset(DEFAULT_TABLES.task_weight) - lacks.keys()
+        return replace(box, task_types=types) if lacks else box
+    for task_type in sorted(box.task_types & lacks.keys()):
         raise InputError(
-            f"{declared_in}: task_types: found {IMAGE_TASK}, allowed only where {IMAGE_LIBRARY} is "
-            f"installed: {IMAGE_EXTRA}"
+            f"{declared_in}: task_types: found {task_type}, allowed only with {lacks[task_type]}"
         )
     return box
 

@@ -18,11 +18,13 @@ from live.job_files import (
     read_record,
     steady_s,
     stop_reason,
+    write_atomic,
     write_record,
 )
 from live.reaping import boot_id, die_with_parent
 from shared.errors import InputError
 
+GIVEN_UP = "given-up"
 BEAT_S = 1.0
 """The heartbeat is touched at most so often."""
 GO_ON, INTERRUPT, FINISH = 0, 1, 2
@@ -57,9 +59,21 @@ class WorkerFiles:
 
     def asked(self) -> int:
         """GO_ON, INTERRUPT or FINISH. The deadline's warning asks to finish."""
-        if stop_reason(self.folder) is not None or self.left_s() <= 0:
+        enough = stop_reason(self.folder) is not None or self.given_up() is not None
+        if enough or self.left_s() <= 0:
             return FINISH
         return INTERRUPT if self.signalled else GO_ON
+
+    def give_up(self, why: str) -> None:
+        """From any rank: it is no use to train on, so hand in what there is. Raises OSError."""
+        write_atomic(self.folder / GIVEN_UP, why + "\n")
+
+    def given_up(self) -> str | None:
+        """Why a rank gave up, or None."""
+        try:
+            return (self.folder / GIVEN_UP).read_text(encoding="utf-8").strip()
+        except OSError:
+            return None
 
     def left_s(self) -> float:
         """Seconds until the warning before the deadline; infinite where there is none."""

@@ -8,7 +8,7 @@ from shared.layout import SlotLayout
 from shared.memory import fits
 from shared.offers import Offer
 
-IMAGE_TASK = "ImageTask"
+IMAGE_TASK, GRPO_TASK = "ImageTask", "GrpoTask"
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,9 @@ class Run(ABC):
         facts.finish_s = monotonic() - began_s
         self._record(facts, pacing)
         early = step < facts.most_steps
-        why = stop_reason(self.files.folder) or told.why or "the deadline is near"
+        given_up = self.files.given_up()
+        facts.faults += [given_up] if given_up else []
+        why = stop_reason(self.files.folder) or given_up or told.why or "the deadline is near"
         said = [f"stopped at step {step} of {facts.most_steps}: {why}"] if early else []
         return JobResult(
             outcome="failed" if wrong else "completed",

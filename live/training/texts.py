@@ -26,7 +26,7 @@ class TextRun(Run):
     def made(self, held: ExitStack) -> tuple[Facts, Any]:
         """As ``Run.made``."""
         spec = self.spec
-        rewards = reward_functions(spec, held)
+        rewards = reward_functions(self.files, held)
         texts = texts_of(self.files)
         source = source_of(self.files, lambda: fetched_model(self.files))
         tokenizer = with_template(tokenizer_of(source), spec.request)

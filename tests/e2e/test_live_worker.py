@@ -162,6 +162,11 @@ def test_interrupted_it_saves_and_delivers_nothing(tmp_path: Path) -> None:
     ask_to_stop(tmp_path, "operator")
     assert files.asked() == FINISH
     assert WorkerFiles(tmp_path.parent, spec()).asked() == GO_ON
+    other = tmp_path / "other"
+    other.mkdir()
+    WorkerFiles(other, spec(), rank=1).give_up("the reward x failed")
+    first = WorkerFiles(other, spec())
+    assert (first.asked(), first.given_up()) == (FINISH, "the reward x failed")
 
 
 def test_two_checkpoints_are_kept_and_a_broken_one_is_passed_over(tmp_path: Path) -> None:

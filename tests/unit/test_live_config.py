@@ -64,6 +64,24 @@ def test_image_offers_are_refused_where_nothing_trains_them(written, monkeypatch
         policy_of(declared, path.parent)
 
 
+def test_grpo_offers_are_refused_where_nobody_scores_them(written):
+    offer = Offer("t", "meta-llama/Llama-3.1-8B", "GrpoTask", 1.0, 20, None)
+
+    def why(text, name="config.toml"):
+        path = written(text, name)
+        box = policy_of(read_config(path), path.parent).box
+        return box.why_unsupported(offer, ACCURACY_4.layout)
+
+    assert why("") == "task type GrpoTask"
+    assert why("[training]\nrewards = true\n") is None
+    assert why('device = "cpu"\n') is None  # a rehearsal has a reward of its own
+    assert why('[jobs]\nworker = "stub"\n') is None
+    written("task_types: [GrpoTask]\n", "box.yaml")
+    assert why('[policy]\nbox = "box.yaml"\n[training]\nrewards = true\n') is None
+    with pytest.raises(InputError, match=r"allowed only with training\.rewards = true"):
+        why('[policy]\nbox = "box.yaml"\n')
+
+
 def test_a_policy_is_the_preset_with_what_differs(written):
     written("task_types: [DpoTask]\nshortest_row: 256\n", "box.yaml")
     path = written('[policy]\ncap = 3\nthreshold = 0.5\nbox = "box.yaml"\nrepeat_window_s = 0\n')

@@ -59,6 +59,7 @@ class Cards:
 def scene(folder, gpus=None, daemon=None, **config):
     config.setdefault("data", str(folder / "data"))
     config.setdefault("http", {"port": 0, "metrics_port": 0})
+    config.setdefault("training", {"rewards": True})
     return Scene(Config(**config), folder, daemon, CpuSlots() if gpus is None else gpus)
 
 

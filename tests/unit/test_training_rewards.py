@@ -27,6 +27,7 @@ from live.training.rewards import (
     read_functions,
     text_of,
 )
+from live.training.scoring import giving_up
 from shared.errors import FourSlotError, InputError
 
 ON = RewardSettings(enabled=True, seconds=20.0)
@@ -798,3 +799,23 @@ def test_the_filter_of_each_machine(machine: str) -> None:
     assert verdict(program, other, good[0], 0) == KILL
     passed = sum(verdict(program, arch, number, 0) == ALLOW for number in range(600))
     assert passed == len(reward_process.ALLOWED_CALLS) + len(reward_process.NOT_EXECUTABLE)
+
+
+# In a run.
+
+
+def test_a_reward_that_gives_up_ends_the_run_and_raises_nothing() -> None:
+    calls, said = [], []
+
+    def failing(prompts: list[str], completions: list[str]) -> list[float | None]:
+        calls.append(len(completions))
+        if len(calls) > 1:
+            raise RewardFailed("the reward x failed (20): no")
+        return [1.0] * len(completions)
+
+    reward = giving_up(failing, said.append)
+    assert reward(prompts=["p"], completions=["c"]) == [1.0]
+    assert reward(["p"] * 3, ["c"] * 3) == [None] * 3
+    assert reward(prompts=["p"], completions=["c"]) == [None]
+    assert (calls, said) == ([1, 3], ["the reward x failed (20): no"])
+    assert reward.__name__ == "failing"
