@@ -1,8 +1,8 @@
 """Serving an application from the daemon's own event loop, against strangers that dawdle.
 
-The server is uvicorn, with its h11 protocol bounded here: a request has to be there whole within
-``REQUEST_S``, however slowly it drips in, and where too many connections are half-way through
-one, the oldest of them is dropped for a new one.
+The server is uvicorn, with its httptools protocol bounded here: a request has to be there whole
+within ``REQUEST_S``, however slowly it drips in, and where too many connections are half-way
+through one, the oldest of them is dropped for a new one.
 """
 
 import asyncio
@@ -11,12 +11,12 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
-import h11
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared.errors import InputError
 from shared.wire import found
@@ -29,9 +29,8 @@ STOP_S = 5
 """Seconds that requests in hand get at the end."""
 MOST_CONNECTIONS = 1_024
 HEADER_BYTES = 16_384
+"""Of a request's head, which the parser itself does not bound."""
 _BACKLOG = 1_024
-_HALF_WAY = (h11.IDLE, h11.SEND_BODY)
-"""States of the other end in which its request is not whole."""
 
 
 class _Reading:
@@ -54,7 +53,7 @@ class _Reading:
             connection.drop()
 
 
-class BoundedProtocol(H11Protocol):
+class BoundedProtocol(HttpToolsProtocol):
     """One connection; ``request_s`` and ``reading`` are set by the server that makes it."""
 
     request_s = REQUEST_S
@@ -64,6 +63,9 @@ class BoundedProtocol(H11Protocol):
         """As uvicorn makes it."""
         super().__init__(*args, **kwargs)
         self._limit: asyncio.TimerHandle | None = None
+        self._whole = False
+        self._head_bytes: float = 0
+        self._named_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A request is expected from the first moment on."""
@@ -72,11 +74,38 @@ class BoundedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Some bytes: a request has begun, or goes on, or is now whole."""
+        self._whole = False
+        self._head_bytes += len(data)
         super().data_received(data)
-        if self.conn.their_state not in _HALF_WAY:
+        if self.transport.is_closing() or self._whole:
             self._end()
-        elif self._limit is None and not self.transport.is_closing():
+        elif self._head_bytes > HEADER_BYTES:
+            self.send_400_response(f"head: allowed are {HEADER_BYTES} bytes")
+            self._end()
+        elif self._limit is None:
             self._begin()
+
+    def on_message_begin(self) -> None:
+        """Of what has come, a request is the last."""
+        super().on_message_begin()
+        self._whole, self._named_bytes = False, 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header more. Raises ValueError, which is answered by 400, when there are too many."""
+        self._named_bytes += len(name) + len(value)
+        if self._named_bytes > HEADER_BYTES:
+            raise ValueError(f"allowed are {HEADER_BYTES} bytes of headers")
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is within bounds; the body has others."""
+        super().on_headers_complete()
+        self._head_bytes = -inf
+
+    def on_message_complete(self) -> None:
+        """Nothing of the request is still to come."""
+        super().on_message_complete()
+        self._whole, self._head_bytes = True, 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over."""
@@ -159,7 +188,6 @@ async def serve(
         backlog=_BACKLOG,
         timeout_keep_alive=IDLE_S,
         timeout_graceful_shutdown=STOP_S,
-        h11_max_incomplete_event_size=HEADER_BYTES,
     )
     server = _Server(config, reading)
     bound_port = listening.getsockname()[1]

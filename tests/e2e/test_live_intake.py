@@ -340,6 +340,53 @@ def test_the_oldest_dawdler_makes_room(path):
     asyncio.run(story())
 
 
+def test_long_heads_are_refused(path):
+    """In one piece, as one header without end, as many of them, and as a path without end."""
+
+    async def story():
+        async with running(path) as world, served(world.app) as at:
+            for part in (b"X-A: " + b"a" * 20_000 + b"\r\n\r\n", b"X-A: b\r\n" * 3_000 + b"\r\n"):
+                answer = await raw(at.port, HALF_HEAD + part)
+                assert answer.startswith(b"HTTP/1.1 400 "), answer[:60]
+            for start, more in ((HALF_HEAD + b"X-A: ", b"a"), (b"GET /", b"a"), (b"", b"\r\n")):
+                _, writer = await slow(at.port, start)
+                sent = 0
+                with suppress(ConnectionError):
+                    while sent < 2_000:
+                        writer.write(more * 1_000)
+                        await writer.drain()
+                        sent += 1
+                        await asyncio.sleep(0)
+                assert sent < 2_000, more
+                writer.close()
+            async with client_of(at.port) as client:
+                long = {"X-A": "a" * 8_000, "X-B": "b" * 7_000}
+                assert (await client.post("/task_offer/", json=OFFER, headers=long)).is_success
+
+    asyncio.run(story())
+
+
+def test_odd_requests_are_answered_or_dropped(path):
+    async def story():
+        async with running(path) as world, served(world.app, request_s=1.0) as at:
+            for text in (
+                b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
+                b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n",
+                b"GET http://[x/ HTTP/1.1\r\nHost: a\r\n\r\n",
+                HALF_HEAD
+                + b"Upgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 2\r\n\r\n{}",
+                HALF_HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                HALF_HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            ):
+                answer = await raw(at.port, text)
+                assert answer == b"" or answer.startswith(b"HTTP/1.1 4"), (text, answer)
+            async with client_of(at.port) as client:
+                assert (await client.post("/task_offer/", json=OFFER)).json()["accepted"]
+
+    asyncio.run(story())
+
+
 def test_long_bodies_are_refused_early(path):
     async def story():
         async with running(path) as world, served(world.app) as at:
