@@ -5,7 +5,8 @@
 nothing is done again. For one process of a job; the others read what it wrote.
 """
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -28,9 +29,17 @@ from shared.wire import found
 DATA = "data"
 RECORD, TRAIN, HELD_OUT = "data.json", "train.parquet", "held_out.parquet"
 RAW = "raw"
+HUB = "hf"
+"""The file format of a dataset that is told by its name on the hub."""
 MOST_NAMES = 20
 """Columns that a message names."""
 HASH_BYTES = 1 << 20
+
+
+FromHub = Callable[[str, Path], None]
+"""Brings the dataset of a name into a folder, which appears when it is whole. Raises InputError,
+FetchFailed.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +113,12 @@ def prepare(
     local_files: bool,
     beat: Beat,
     messages: bool = True,
+    from_hub: FromHub | None = None,
 ) -> DataRecord:
     """Bring a request's data into the job folder, or find it there.
 
     local_files: whether the address may be an absolute path. messages: as in ``rows.examples``.
+    from_hub: brings a dataset of the hub; None: none is fetched.
     Raises InputError when there is nothing to train on, in one line; FetchFailed when the data
     could not be had now; OSError when the folder cannot be written.
     """
@@ -119,7 +130,7 @@ def prepare(
     place.mkdir(parents=True, exist_ok=True)
     told = _type(request)
     wanted = columns_of(task_type, told)
-    raw = _raw(request, place, limits, local_files, beat)
+    raw = _raw(request, place, limits, local_files, beat, from_hub)
     table = read(raw.path, limits.read, wanted)
     rows = examples(task_type, told, table, messages=messages, early_rows=limits.read.early_rows)
     try:
@@ -127,7 +138,8 @@ def prepare(
     finally:
         (place / MAPPED).unlink(missing_ok=True)
     write_record(place, RECORD, record)
-    (place / RAW).unlink(missing_ok=True)
+    if raw.path == place / RAW:
+        shutil.rmtree(raw.path) if raw.path.is_dir() else raw.path.unlink(missing_ok=True)
     return record
 
 
@@ -139,20 +151,29 @@ def _type(request: Mapping[str, Any]) -> Mapping[str, Any] | str:
 
 
 def _raw(
-    request: Mapping[str, Any], place: Path, limits: DataLimits, local_files: bool, beat: Beat
+    request: Mapping[str, Any],
+    place: Path,
+    limits: DataLimits,
+    local_files: bool,
+    beat: Beat,
+    from_hub: FromHub | None,
 ) -> _Raw:
-    """The file to read: one of this machine, one that was fetched before, or one fetched now."""
+    """What to read: a file of this machine, what was fetched before, or what is fetched now."""
     address = request.get("dataset")
     if not isinstance(address, str) or not address or "\x00" in address:
         raise InputError(f"dataset: found {found(address)}, allowed is an address")
     if local_files and Path(address).is_absolute():
         return _hashed(address, Path(address), beat)
-    if request.get("file_format") == "hf":
-        raise InputError(
-            f"dataset: found {found(shown(address))} of file_format hf, "
-            "allowed is the https address of a file"
-        )
     path = place / RAW
+    if request.get("file_format") == HUB:
+        if from_hub is None:
+            raise InputError(
+                f"dataset: found {found(shown(address))} of file_format hf, allowed is the https "
+                "address of a file: training.hub_datasets is off"
+            )
+        if not path.is_dir():
+            from_hub(address, path)
+        return _hashed_all(shown(address), path, beat)
     if path.is_file():  # it was put there whole, and its address may have expired since
         return _hashed(shown(address), path, beat)
     got = fetch(address, path, limits.fetch, beat)
@@ -172,6 +193,16 @@ def _hashed(source: str, path: Path, beat: Beat) -> _Raw:
     except OSError as why:
         raise InputError(f"{source}: cannot be read: {why.strerror}") from None
     return _Raw(source, path, count, digest.hexdigest())
+
+
+def _hashed_all(source: str, folder: Path, beat: Beat) -> _Raw:
+    """Of a folder: all its files, in the order of their names."""
+    count, digest = 0, sha256()
+    for path in sorted(each for each in folder.iterdir() if each.is_file()):
+        one = _hashed(source, path, beat)
+        count += one.bytes
+        digest.update(one.sha256.encode())
+    return _Raw(source, folder, count, digest.hexdigest())
 
 
 def _written(

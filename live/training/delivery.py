@@ -4,7 +4,15 @@ from pathlib import Path
 
 from live.job_files import write_atomic
 from live.training.card import card
-from live.training.hub import HubFailed, HubSettings, model_folder, repository_of, upload
+from live.training.fetch import FetchFailed
+from live.training.hub import (
+    HubFailed,
+    HubSettings,
+    dataset_folder,
+    model_folder,
+    repository_of,
+    upload,
+)
 from live.training.record import TrainingRecord
 from live.worker_files import WorkerFiles
 from shared.errors import InputError
@@ -43,6 +51,15 @@ def fetched_model(files: WorkerFiles, index: str = "config.json") -> Path:
         )
     except HubFailed as why:
         raise InputError(f"model: {why}") from None
+
+
+def fetched_dataset(files: WorkerFiles, name: str, folder: Path) -> None:
+    """Bring a dataset of the hub. Raises InputError, FetchFailed."""
+    most, settings = files.spec.training.most_data_bytes, _settings(files)
+    try:
+        dataset_folder(name, folder, settings, most, left_s=files.left_s, beat=files.beat)
+    except HubFailed as why:
+        raise FetchFailed(f"dataset: {why}") from None
 
 
 def delivered(files: WorkerFiles, record: TrainingRecord, adapter: Path) -> tuple[str, str]:

@@ -82,6 +82,37 @@ def model_folder(
         return final
 
 
+def dataset_folder(
+    name: str,
+    folder: Path,
+    settings: HubSettings,
+    most_bytes: int,
+    *,
+    left_s: LeftS,
+    beat: Beat,
+) -> None:
+    """Bring the rows of a dataset into a folder, which appears when it is whole.
+
+    Raises InputError for a dataset that cannot be used, HubFailed when it did not come in time.
+    """
+    if not _REPOSITORY.fullmatch(name):
+        raise InputError(f"dataset: found {name[:120]!r}, allowed is owner/name of the hub")
+    scratch = folder.with_name(f".{folder.name}.part")
+    errand = {"what": "dataset", "repo": name, "folder": str(scratch), "most_bytes": most_bytes}
+    try:
+        told = _done(errand, settings, left_s, beat)
+    except InputError as why:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise InputError(f"dataset: {name}: {why}") from None
+    came = scratch / "rows"
+    came.mkdir()
+    for number, file in enumerate(told["files"]):
+        (scratch / file).rename(came / f"{number:05d}")
+    came.rename(folder)
+    shutil.rmtree(scratch, ignore_errors=True)
+    sync_folder(folder.parent)
+
+
 def repository_of(expected: object, settings: HubSettings) -> str:
     """Where an adapter goes: the name that the market expects, in our own account.
 

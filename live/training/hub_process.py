@@ -5,7 +5,9 @@ input, the token from its file, and answers with one line of JSON; the token is 
 environment and no answer.
 """
 
+import glob
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -39,6 +41,12 @@ ADAPTER_FILES = (
     "adapter_model.safetensors", "adapter_config.json", "pytorch_lora_weights.safetensors",
     "README.md",
 )  # fmt: skip
+ROWS = (".parquet", ".jsonl", ".json", ".csv")
+"""What rows are kept in, the best first."""
+SHARDED = (".parquet", ".jsonl")
+_TRAIN_SPLIT = re.compile(r"(^|[^a-z])train", re.IGNORECASE)
+_OTHER_SPLIT = re.compile(r"(^|[^a-z])(test|valid|validation|dev|eval)([^a-z]|$)|dataset_info",
+                          re.IGNORECASE)  # fmt: skip
 SPARE_BYTES = 2_000_000_000
 """Left free on the disk of the models, whatever is fetched."""
 ANSWER_S = 30.0
@@ -95,6 +103,53 @@ def _weights_of(names: list[str]) -> list[str]:
     return plain or [name for name in here if HALF in name]
 
 
+def wanted_rows(names: dict[str, int]) -> dict[str, int]:
+    """Of a dataset's files those that hold its rows to train on, all of one kind. Raises Refused.
+
+    What is named after tests or validation is left out, and where some are named after training,
+    all others are.
+    """
+    for kind in ROWS:
+        files = [name for name in names if name.endswith(kind) and not _OTHER_SPLIT.search(name)]
+        files = [name for name in files if _TRAIN_SPLIT.search(name)] or files
+        if len(files) > 1 and kind not in SHARDED:
+            raise Refused(f"found {len(files)} files of {kind}, allowed is one")
+        if files:
+            return {name: names[name] for name in sorted(files)}
+    raise Refused(f"found no rows, allowed are files of {', '.join(ROWS)}")
+
+
+def fetch_dataset(api: HfApi, errand: dict[str, Any]) -> dict[str, Any]:
+    """Bring a dataset's rows into ``folder``. Raises Refused, and what the hub's library raises."""
+    folder = Path(errand["folder"])
+    info = api.dataset_info(errand["repo"], files_metadata=True, timeout=ANSWER_S)
+    files = wanted_rows({each.rfilename: each.size or 0 for each in info.siblings or ()})
+    _room_for(sum(files.values()), folder, errand["most_bytes"])
+    names = sorted(files)
+    api.snapshot_download(
+        errand["repo"],
+        repo_type="dataset",
+        revision=info.sha,
+        local_dir=folder,
+        allow_patterns=[glob.escape(name) for name in names],
+    )
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise OSError(f"{missing[0]} did not come")
+    return {"revision": info.sha, "files": names}
+
+
+def _room_for(total: int, folder: Path, most_bytes: int) -> None:
+    """Make the folder, if what comes into it is allowed and has room. Raises Refused, OSError."""
+    if total > most_bytes:
+        raise Refused(f"found {total} bytes, allowed are at most {most_bytes}")
+    folder.mkdir(parents=True, exist_ok=True)
+    there = sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
+    free = shutil.disk_usage(folder).free + there
+    if total + SPARE_BYTES > free:
+        raise Refused(f"found {total} bytes, and {free - SPARE_BYTES} are free")
+
+
 def fetch_model(api: HfApi, errand: dict[str, Any]) -> dict[str, Any]:
     """Bring a model into ``folder``. Raises Refused, and what the hub's library raises."""
     folder = Path(errand["folder"])
@@ -103,15 +158,12 @@ def fetch_model(api: HfApi, errand: dict[str, Any]) -> dict[str, Any]:
     images = errand["index"] == IMAGE_INDEX
     files = wanted_images(names) if images else wanted(names)
     total = sum(files.values())
-    if total > errand["most_bytes"]:
-        raise Refused(f"found {total} bytes, allowed are at most {errand['most_bytes']}")
-    folder.mkdir(parents=True, exist_ok=True)
-    there = sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
-    free = shutil.disk_usage(folder).free + there
-    if total + SPARE_BYTES > free:
-        raise Refused(f"found {total} bytes, and {free - SPARE_BYTES} are free for models")
+    _room_for(total, folder, errand["most_bytes"])
     api.snapshot_download(
-        errand["repo"], revision=info.sha, local_dir=folder, allow_patterns=sorted(files)
+        errand["repo"],
+        revision=info.sha,
+        local_dir=folder,
+        allow_patterns=sorted(map(glob.escape, files)),
     )
     config = json.loads((folder / errand["index"]).read_bytes())
     if "auto_map" in config:
@@ -144,7 +196,7 @@ def answer(errand: dict[str, Any]) -> dict[str, Any]:
     try:
         token = Path(path).read_text(encoding="utf-8").strip() if path else ""
         api = HfApi(endpoint=errand.get("endpoint"), token=token or False)
-        does = {"model": fetch_model, "upload": upload}[errand["what"]]
+        does = {"model": fetch_model, "dataset": fetch_dataset, "upload": upload}[errand["what"]]
         return {"ok": True, **does(api, errand)}
     except Refused as why:
         return _failed(str(why), token, refused=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from datasets import Dataset
 
 from live.training import stand_ins
 from live.training.address import FetchLimits
-from live.training.data import DATA, HELD_OUT, TRAIN, DataLimits, DataRecord, prepare
+from live.training.data import DATA, HELD_OUT, HUB, TRAIN, DataLimits, DataRecord, prepare
+from live.training.delivery import fetched_dataset
 from live.training.fetch import FetchFailed
 from live.training.kept import Data
 from live.training.loading import TINY, Source
@@ -60,6 +62,9 @@ def may_have_data(files: WorkerFiles, key: str = "dataset") -> bool:
     address = files.spec.request.get(key)
     if not isinstance(address, str):
         return False
+    named = files.spec.request.get("file_format") == HUB
+    if named and not (files.spec.local_files and Path(address).is_absolute()):
+        return files.spec.training.hub_datasets
     return bool(files.spec.training.data_hosts) or (
         files.spec.local_files and Path(address).is_absolute()
     )
@@ -83,6 +88,7 @@ def _prepared(files: WorkerFiles) -> dict[str, Any]:
             local_files=spec.local_files,
             beat=files.beat,
             messages=spec.task_type == CHAT,
+            from_hub=partial(fetched_dataset, files) if settings.hub_datasets else None,
         )
     except FetchFailed as why:
         raise InputError(str(why)) from None

@@ -4,7 +4,7 @@ What a file is, its content tells, not its name. A row that cannot be read is co
 it was first met at, and left out; a file that breaks off in the middle is read up to there.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +45,46 @@ class Table:
             raise InputError(f"{self.path}: cannot be read: {_line(why)}") from None
 
     def _rows(self) -> Iterator[Row]:
-        if self.kind == PARQUET:
-            return _parquet_rows(self.path, self.seen, self._wanted)
-        return text_rows(self.path, self.kind, self.seen)
+        return _rows_in(self.path, self.kind, self.seen, self._wanted)
+
+
+class Shards(Table):
+    """A table in several files, read as one; rows are numbered on from file to file."""
+
+    def __init__(
+        self, paths: Sequence[Path], kind: str, limits: ReadLimits, wanted: Collection[str]
+    ) -> None:
+        super().__init__(paths[0], kind, limits, wanted)
+        self._paths = paths
+
+    def _rows(self) -> Iterator[Row]:
+        before = 0
+        for path in self._paths:
+            kind = kind_of_file(path, self.seen.limits)
+            if kind != self.kind:
+                raise InputError(f"{path.name}: found {kind}, allowed is {self.kind} as before it")
+            number = 0
+            for number, row in _rows_in(path, kind, self.seen, self._wanted):
+                yield before + number, row
+            before += number
 
 
 def read(path: Path, limits: ReadLimits, wanted: Collection[str] = ()) -> Table:
-    """A file's rows. wanted: columns of a Parquet file that are read; none means all.
+    """A file's rows, or those of all files in a folder. wanted: columns of a Parquet file that are
+    read; none means all.
 
-    Raises InputError of one line when the file is none of those allowed.
+    Raises InputError of one line when a file is none of those allowed.
     """
-    return Table(path, kind_of_file(path, limits), limits, wanted)
+    if not path.is_dir():
+        return Table(path, kind_of_file(path, limits), limits, wanted)
+    paths = sorted(each for each in path.iterdir() if each.is_file())
+    return Shards(paths, kind_of_file(paths[0], limits), limits, wanted)
+
+
+def _rows_in(path: Path, kind: str, seen: Seen, wanted: Collection[str]) -> Iterator[Row]:
+    if kind == PARQUET:
+        return _parquet_rows(path, seen, wanted)
+    return text_rows(path, kind, seen)
 
 
 def _line(why: Exception) -> str:

@@ -38,6 +38,10 @@ class TrainingSettings(BaseModel):
     data_hosts: tuple[Host, ...] = Field(
         default=(), description="Hosts that datasets may be fetched from; *.name: any below it."
     )
+    hub_datasets: bool = Field(
+        default=False,
+        description="Whether datasets that are told by a name of the hub are fetched.",
+    )
     most_data_bytes: Annotated[int, Field(ge=1)] = Field(
         default=2_000_000_000, description="Bytes of a dataset at most."
     )

@@ -91,7 +91,9 @@ class _Handler(BaseHTTPRequestHandler):
         parts = self._begin()
         if parts is None:
             return None
-        if parts[:2] == ["api", "models"]:
+        if parts[0] == "datasets":
+            parts = parts[1:]
+        if parts[:2] in (["api", "models"], ["api", "datasets"]):
             return self._info("/".join(parts[2:4]), parts[4:])
         repo, name = "/".join(parts[:2]), "/".join(parts[4:])
         files = self.owner.repos.get(repo, {})

@@ -669,3 +669,33 @@ def test_signs_of_life_are_given_while_rows_are_read(tmp_path: Path) -> None:
     beat: Callable[[], None] = lambda: beats.append(1)  # noqa: E731
     prepare(request, INSTRUCT, tmp_path, limits=DataLimits(), local_files=True, beat=beat)
     assert len(beats) >= 5
+
+
+def test_a_dataset_of_the_hub_is_read_shard_by_shard(tmp_path: Path) -> None:
+    def bring(name: str, folder: Path) -> None:
+        assert name == "owner/rows"
+        folder.mkdir()
+        for shard in range(3):
+            rows = [{"q": f"{shard} {n}", "a": "b"} for n in range(10)] + [{"q": 1}]
+            (folder / f"{shard:05d}").write_text(lines(rows))
+
+    def bring_from(from_hub: Any) -> DataRecord:
+        request = {"dataset": "owner/rows", "dataset_type": COLUMNS, "file_format": "hf"}
+        return prepare(request, INSTRUCT, tmp_path, limits=DataLimits(), local_files=False,
+                       beat=idle, from_hub=from_hub)  # fmt: skip
+
+    with pytest.raises(InputError, match=r"training\.hub_datasets is off"):
+        bring_from(None)
+    record = bring_from(bring)
+    assert (record.usable, record.train + record.held_out) == (30, 30)
+    ((_, bad),) = record.bad.items()
+    assert (bad.count, bad.first) == (3, 11)
+    assert not (tmp_path / "data" / RAW).exists()
+    assert bring_from(None) == record
+
+
+def test_shards_are_of_one_kind(tmp_path: Path) -> None:
+    (tmp_path / "0").write_text(lines(GOOD))
+    (tmp_path / "1").write_text("q,a\n1,2\n")
+    with pytest.raises(InputError, match="found csv, allowed is jsonl"):
+        list(read(tmp_path, SMALL))

@@ -10,9 +10,18 @@ import pytest
 
 from live.training import hub as module
 from live.training.card import card
-from live.training.hub import HubFailed, HubSettings, model_folder, repository_of, upload
-from live.training.hub_process import Refused, answer, wanted, wanted_images
+from live.training.hub import (
+    HubFailed,
+    HubSettings,
+    dataset_folder,
+    model_folder,
+    repository_of,
+    upload,
+)
+from live.training.hub_process import Refused, answer, wanted, wanted_images, wanted_rows
+from live.training.read import read
 from live.training.record import TrainingRecord
+from live.training.table import ReadLimits
 from shared.errors import InputError
 from tests.unit.fake_hub import FakeHub
 
@@ -151,6 +160,65 @@ def test_an_image_model_comes_with_its_folders(
     assert there == {"model.json", *wanted_images(IMAGE_MODEL)}
 
 
+DATASET = {
+    "README.md": b"words", "dataset_info.json": b"{}", "data/x.py": b"code",
+    "data/train-00001-of-00002.jsonl": b'{"q": "c", "a": "d"}\n',
+    "data/train-00000-of-00002.jsonl": b'{"q": "a", "a": "b"}\n',
+    "data/test-00000-of-00001.jsonl": b'{"q": "never", "a": "never"}\n',
+}  # fmt: skip
+
+
+def test_of_a_dataset_the_rows_to_train_on_come_in_order(
+    hub: FakeHub, settings: HubSettings, tmp_path: Path
+) -> None:
+    hub.repos["owner/rows"] = dict(DATASET)
+    folder = tmp_path / "raw"
+    dataset_folder("owner/rows", folder, settings, 10**6, left_s=lambda: inf, beat=lambda: None)
+    assert [path.name for path in sorted(folder.iterdir())] == ["00000", "00001"]
+    assert [row for _, row in read(folder, ReadLimits())] == [
+        {"q": "a", "a": "b"}, {"q": "c", "a": "d"},
+    ]  # fmt: skip
+    assert [number for number, _ in read(folder, ReadLimits())] == [1, 2]
+    assert {each.name for each in tmp_path.iterdir()} == {"raw", "token"}
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (["a.csv"], ["a.csv"]),
+        (["a.csv", "b.json", "c.jsonl"], ["c.jsonl"]),
+        (["latest.jsonl", "contest.jsonl"], ["contest.jsonl", "latest.jsonl"]),
+        (["b/train.parquet", "a/train.parquet", "a/validation.parquet", "x.parquet"],
+         ["a/train.parquet", "b/train.parquet"]),
+        (["train.csv", "extra.csv"], ["train.csv"]),
+    ],
+)  # fmt: skip
+def test_which_files_hold_the_rows(names: list[str], chosen: list[str]) -> None:
+    assert list(wanted_rows(dict.fromkeys(names, 1))) == chosen
+
+
+@pytest.mark.parametrize("names", [["a.csv", "b.csv"], ["x.bin", "README.md"], ["test.jsonl"]])
+def test_a_dataset_without_rows_to_train_on_is_refused(names: list[str]) -> None:
+    with pytest.raises(Refused):
+        wanted_rows(dict.fromkeys(names, 1))
+
+
+def test_a_dataset_that_cannot_be_had_is_told_of(
+    hub: FakeHub, settings: HubSettings, tmp_path: Path
+) -> None:
+    hub.repos["owner/rows"] = dict(DATASET)
+    for name, most, said in (
+        ("rows", 10**6, "allowed is owner/name"),
+        ("owner/none", 10**6, "no such repository"),
+        ("owner/rows", 10, "allowed are at most 10"),
+    ):
+        with pytest.raises(InputError, match=said):
+            dataset_folder(
+                name, tmp_path / "raw", settings, most, left_s=lambda: inf, beat=lambda: None
+            )
+    assert {each.name for each in tmp_path.iterdir()} == {"token"}
+
+
 def test_bounds_of_bytes_disk_and_names(
     settings: HubSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,7 +232,7 @@ def test_bounds_of_bytes_disk_and_names(
     errand = {"what": "model", "repo": "owner/model", "folder": str(tmp_path / "c"),
               "endpoint": settings.endpoint, "most_bytes": 10**9,
               "index": "config.json"}  # fmt: skip
-    assert "are free for models" in answer(errand)["why"]
+    assert "are free" in answer(errand)["why"]
 
 
 def test_two_jobs_that_want_one_model_fetch_it_once(
