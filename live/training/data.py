@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from live.job_files import read_record, write_record
 from live.training.address import FetchLimits, shown
 from live.training.fetch import Beat, fetch
-from live.training.read import Table, read
+from live.training.read import Table, read, read_shards
 from live.training.rows import Prepared, columns_of, examples
 from live.training.split import LEAST, MOST, SHARE, split
 from live.training.store import MAPPED, deal, gathered
@@ -131,7 +131,7 @@ def prepare(
     told = _type(request)
     wanted = columns_of(task_type, told)
     raw = _raw(request, place, limits, local_files, beat, from_hub)
-    table = read(raw.path, limits.read, wanted)
+    table = (read_shards if raw.path.is_dir() else read)(raw.path, limits.read, wanted)
     rows = examples(task_type, told, table, messages=messages, early_rows=limits.read.early_rows)
     try:
         record = _written(place, raw, table, rows, limits, beat, began_s)

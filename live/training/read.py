@@ -70,14 +70,18 @@ class Shards(Table):
 
 
 def read(path: Path, limits: ReadLimits, wanted: Collection[str] = ()) -> Table:
-    """A file's rows, or those of all files in a folder. wanted: columns of a Parquet file that are
-    read; none means all.
+    """A file's rows. wanted: columns of a Parquet file that are read; none means all.
 
-    Raises InputError of one line when a file is none of those allowed.
+    Raises InputError of one line when the file is none of those allowed.
     """
-    if not path.is_dir():
-        return Table(path, kind_of_file(path, limits), limits, wanted)
-    paths = sorted(each for each in path.iterdir() if each.is_file())
+    return Table(path, kind_of_file(path, limits), limits, wanted)
+
+
+def read_shards(folder: Path, limits: ReadLimits, wanted: Collection[str] = ()) -> Table:
+    """The rows of all files in a folder, by their names' order. Otherwise as ``read``."""
+    paths = sorted(each for each in folder.iterdir() if each.is_file())
+    if not paths:
+        raise InputError(f"{folder}: found no file, allowed are one or more")
     return Shards(paths, kind_of_file(paths[0], limits), limits, wanted)
 
 

@@ -16,7 +16,7 @@ import pytest
 from live.training import data as data_module
 from live.training.data import HELD_OUT, RAW, TRAIN, DataLimits, DataRecord, prepare
 from live.training.fetch import Fetched, FetchFailed
-from live.training.read import Table, read
+from live.training.read import Table, read, read_shards
 from live.training.rows import CHAT, DPO, EXAMPLES, GRPO, INSTRUCT, examples, filled
 from live.training.split import split
 from live.training.store import CHUNK_ROWS
@@ -698,4 +698,4 @@ def test_shards_are_of_one_kind(tmp_path: Path) -> None:
     (tmp_path / "0").write_text(lines(GOOD))
     (tmp_path / "1").write_text("q,a\n1,2\n")
     with pytest.raises(InputError, match="found csv, allowed is jsonl"):
-        list(read(tmp_path, SMALL))
+        list(read_shards(tmp_path, SMALL))

@@ -19,7 +19,7 @@ from live.training.hub import (
     upload,
 )
 from live.training.hub_process import Refused, answer, wanted, wanted_images, wanted_rows
-from live.training.read import read
+from live.training.read import read_shards
 from live.training.record import TrainingRecord
 from live.training.table import ReadLimits
 from shared.errors import InputError
@@ -175,10 +175,10 @@ def test_of_a_dataset_the_rows_to_train_on_come_in_order(
     folder = tmp_path / "raw"
     dataset_folder("owner/rows", folder, settings, 10**6, left_s=lambda: inf, beat=lambda: None)
     assert [path.name for path in sorted(folder.iterdir())] == ["00000", "00001"]
-    assert [row for _, row in read(folder, ReadLimits())] == [
+    assert [row for _, row in read_shards(folder, ReadLimits())] == [
         {"q": "a", "a": "b"}, {"q": "c", "a": "d"},
     ]  # fmt: skip
-    assert [number for number, _ in read(folder, ReadLimits())] == [1, 2]
+    assert [number for number, _ in read_shards(folder, ReadLimits())] == [1, 2]
     assert {each.name for each in tmp_path.iterdir()} == {"raw", "token"}
 
 
