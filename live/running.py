@@ -7,7 +7,9 @@ import os
 import signal
 import socket
 from collections.abc import Awaitable
+from pathlib import Path
 
+from live.job_files import write_atomic
 from live.service import Service
 from shared.errors import FourSlotError
 from shared.inputs import OperatorAsked
@@ -21,6 +23,7 @@ async def run(service: Service) -> None:
     """Serve until SIGINT or SIGTERM, then end as configured. Raises what ended the consumer."""
     asked = _Asked()
     async with service.serving():
+        await _take_back_drain(service)
         _notify("READY=1")
         log.info("ready: %s", _told(service))
         await _first(asked.once.wait(), service.consumer)
@@ -67,13 +70,29 @@ async def _wind_up(service: Service, asked: _Asked) -> None:
 async def _finish(service: Service, asked: _Asked, jobs: int) -> None:
     """Accept nothing more, wait for the jobs; a second signal hands them over instead."""
     log.warning("stopping: waiting for %d jobs; once more to leave them running", jobs)
-    drained = not service.daemon.machine.draining
-    if drained:
+    if not service.daemon.machine.draining:
+        write_atomic(_drained_by_stop(service), "")
         await service.daemon.enter(OperatorAsked("drain"))
     await _first(service.supervisor.idle(), asked.twice.wait())
-    if drained:  # it was the stop that drained, not the operator: the next start accepts again
-        with contextlib.suppress(FourSlotError):
+    with contextlib.suppress(FourSlotError):
+        await _take_back_drain(service)
+
+
+def _drained_by_stop(service: Service) -> Path:
+    """The file that is there while a stop, and not the operator, keeps the daemon from accepting.
+
+    It outlives a kill, so the next start accepts again.
+    """
+    return service.setting.config.data_folder / "drained-by-stop"
+
+
+async def _take_back_drain(service: Service) -> None:
+    """Accept again, if it was a stop that drained. Raises DaemonStopped."""
+    path = _drained_by_stop(service)
+    if path.exists():
+        if service.daemon.machine.draining:
             await service.daemon.enter(OperatorAsked("resume"))
+        path.unlink(missing_ok=True)
 
 
 async def _first(*waits: Awaitable[object]) -> None:

@@ -346,6 +346,17 @@ def test_stopping_waits_for_jobs_where_it_is_told_to(tmp_path, started):
     assert (again.ask()["slots_in_use"], again.ask()["draining"]) == (0, False)
 
 
+def test_a_kill_while_it_waits_for_jobs_leaves_no_drain(tmp_path, started):
+    daemon = started(JOBS__ON_STOP="finish")
+    offered(tmp_path, 600)
+    wait_for(lambda: beats(tmp_path), "a sign of life")
+    daemon.process.send_signal(signal.SIGTERM)
+    daemon.until("waiting for 1 jobs")
+    wait_for(lambda: daemon.ask()["draining"], "the drain")
+    assert daemon.stop(signal.SIGKILL) == -signal.SIGKILL
+    assert not started().ask()["draining"]
+
+
 def test_a_second_signal_leaves_the_jobs_running(tmp_path, started):
     daemon = started(JOBS__ON_STOP="finish")
     offered(tmp_path, 600)
