@@ -84,6 +84,8 @@ def ask(folder: Path, request: Json) -> Json:
             connection.connect(path)
             connection.sendall(json.dumps(request).encode() + b"\n")
             raw = connection.makefile("rb").readline()
+    except TimeoutError:
+        raise InputError(f"{folder}: the daemon there does not answer in time") from None
     except OSError as why:
         reason = (why.strerror or str(why)).lower()
         raise InputError(f"{folder}: no daemon answers there ({reason})") from None

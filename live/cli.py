@@ -1,17 +1,26 @@
 """The operator's commands. Without one, the daemon itself runs in the foreground.
 
-Exit codes: 0 fine, 1 a check does not hold, 2 the input or the call is wrong, 130 interrupted.
+Exit codes: 0 fine, 1 a check does not hold, 2 the input or the call is wrong, 75 not now (a full
+disk), 130 interrupted.
 """
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from live.passing import PassingError
 from shared.errors import FourSlotError
 
 FINE, DOES_NOT_HOLD, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+TRY_AGAIN = 75
+"""EX_TEMPFAIL of sysexits.h."""
+PASSING = frozenset({
+    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM,
+})  # fmt: skip
+"""What ends by itself, or by somebody making room."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -28,13 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = call.run(call)
         sys.stdout.flush()
+    except PassingError as why:
+        print(f"live: {why}", file=sys.stderr)
+        return TRY_AGAIN
     except FourSlotError as wrong:
         print(f"live: {wrong}", file=sys.stderr)
         return WRONG_INPUT
     except OSError as why:
         where = f"{why.filename}: " if why.filename else ""
         print(f"live: {where}{(why.strerror or str(why)).lower()}", file=sys.stderr)
-        return WRONG_INPUT
+        return TRY_AGAIN if why.errno in PASSING else WRONG_INPUT
     except KeyboardInterrupt:
         print("live: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -15,7 +15,8 @@ import apsw
 from live.admin import SOCKET
 from live.doctor_lines import Check, Line, Scene, fault, hint, ok, warning
 from live.intake.spool_files import DONE, FAILED, TAKEN
-from live.ledger_store import read_only
+from live.ledger_store import PASSING, read_only
+from live.passing import PassingError
 from live.recovery import Replayed, replayed_lines
 from live.service import LEDGER
 from live.stamping import take_in
@@ -146,6 +147,9 @@ def _ledger(scene: Scene) -> Iterator[Line]:
         return
     try:
         replay = replay_of(path)
+    except PassingError as why:
+        yield fault("ledger", str(why), "make room on the disk, or see why it fails (dmesg)")
+        return
     except InputError as why:
         remedy = "keep the file, restore a backup, and start on that"
         yield fault("ledger", str(why), remedy)
@@ -163,6 +167,8 @@ def replay_of(path: Path) -> Replayed | None:
         lines = source.execute("SELECT seq, at_ms, line FROM ledger ORDER BY seq")
         try:
             return replayed_lines(lines, path)
+        except PASSING as why:
+            raise PassingError(f"{path}: cannot be read now: {why}") from None
         except apsw.Error as why:
             raise InputError(f"{path}: cannot be read: {why}") from None
 
@@ -176,6 +182,8 @@ def _opened(path: Path) -> apsw.Connection:
     try:
         connection = apsw.Connection(f"{path.absolute().as_uri()}?immutable=1", flags=flags)
         connection.execute("SELECT seq, at_ms, line FROM ledger LIMIT 0")
+    except PASSING as why:
+        raise PassingError(f"{path}: cannot be read now: {why}") from None
     except apsw.Error as why:
         raise InputError(f"{path}: found no ledger, {why}") from None
     return read_only(path) if log.exists() else connection  # a daemon has just begun

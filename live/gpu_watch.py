@@ -114,7 +114,11 @@ def _settle(
 
 
 class GpuWatch:
-    """Watches the box's GPUs for the supervisor."""
+    """Watches the box's GPUs for the supervisor.
+
+    seen: name and bytes in use of each GPU at the last round; whoever wants to show them looks
+    here, for the driver itself may never answer.
+    """
 
     def __init__(self, desk: Desk, gpus: Gpus, settings: JobSettings) -> None:
         self._desk, self._gpus, self._settings = desk, gpus, settings
@@ -125,6 +129,7 @@ class GpuWatch:
         self._well_since: dict[int, float] = {}
         self._owners: dict[tuple[int, int], str] = {}
         self._driver = DriverThread()
+        self.seen: dict[int, tuple[str, int]] = {}
         self._turn = asyncio.Lock()
 
     @property
@@ -161,7 +166,9 @@ class GpuWatch:
             why = await self._driver.ask(partial(self._gpus.fault, gpu))
             if why is None:
                 await self._driver.ask(partial(self._note_owners, gpu))
+                self.seen[gpu] = await self._driver.ask(partial(self._name_and_used, gpu))
         except GpuError as error:
+            self.seen.pop(gpu, None)
             self._silent[gpu] = f"GPU {gpu}: {error}"
             return
         if why is None:
@@ -170,6 +177,9 @@ class GpuWatch:
         else:
             self._faults[gpu] = why
             self._rounds[gpu] = self._rounds.get(gpu, 0) + 1
+
+    def _name_and_used(self, gpu: int) -> tuple[str, int]:
+        return self._gpus.name(gpu), self._gpus.used_bytes(gpu)
 
     def _note_owners(self, gpu: int) -> None:
         """Remember whose processes are there: of a dead one nothing else will tell."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from live.rows import Row
-from shared.inputs import Input, OfferArrived, StartRequested
+from shared.inputs import Input, OfferArrived, OperatorAsked, StartRequested
 from shared.jobs import Answer
 from shared.ledger import LedgerEntry
 
@@ -37,11 +37,14 @@ class Waiting:
 
     @property
     def deaf(self) -> bool:
-        """Whether nobody waits for an answer without which it means nothing: a market's request.
+        """Whether nobody waits for an answer without which it means nothing: a market's
+        request, an operator's.
 
         What the box reports (a job's end, a GPU) is true whoever listens.
         """
-        return self.answer.cancelled() and isinstance(self.entry, OfferArrived | StartRequested)
+        return self.answer.cancelled() and isinstance(
+            self.entry, OfferArrived | StartRequested | OperatorAsked
+        )
 
     def tell(self) -> None:
         """Give the answer to who waits."""

@@ -4,8 +4,10 @@ import asyncio
 import logging
 import signal
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from time import monotonic
+from typing import Literal
 
 from live.clock import Clock
 from live.gpu_watch import Desk, GpuWatch
@@ -24,11 +26,13 @@ from live.job_files import (
     lock_held,
     read_record,
     result_of,
+    steady_s,
     stop_reason,
+    sync_folder,
 )
 from live.job_settings import JobSettings
 from live.launching import ended, signal_launcher, spawn, write_job
-from live.reaping import leftovers, reap
+from live.reaping import boot_id, leftovers, reap
 from live.rows import Submission, Training
 from live.training.record import training_of
 from shared.errors import IllegalTransition, InputError
@@ -68,7 +72,7 @@ class JobWatch:
 
     async def tend(self) -> None:
         """Until the slot is free. A job whose launcher lives is adopted, not launched again."""
-        self._adopt_spec()
+        await self._adopt_spec()
         while not await self._is_dead():
             await asyncio.sleep(self._tools.settings.poll_s)
         quarantined = await self._until_released()
@@ -84,12 +88,41 @@ class JobWatch:
         """Have the job save and leave, to be taken up again by another supervisor."""
         signal_launcher(self.folder, signal.SIGTERM)
 
-    def _adopt_spec(self) -> None:
-        """What an earlier daemon wrote stays in force."""
+    async def _adopt_spec(self) -> None:
+        """What an earlier daemon wrote of this very job stays in force."""
         try:
-            self.spec = read_record(self.folder, JOB, JobSpec) or self.spec
+            found = read_record(self.folder, JOB, JobSpec)
         except InputError as why:
             log.error("%s; it is written anew", why)
+            return
+        if found is None:
+            return
+        if (found.task_id, found.started_ms) == (self.spec.task_id, self.spec.started_ms):
+            self.spec = found
+        else:
+            await self._set_aside(found)
+
+    async def _set_aside(self, found: JobSpec) -> None:
+        """A ledger that was put back numbers its jobs again: what lies here is another one's.
+
+        Its processes end, its folder is kept under another name.
+        """
+        record = launcher_of(self.folder)
+        while lock_held(self.folder):
+            signal_launcher(self.folder, signal.SIGKILL)
+            await asyncio.sleep(self._tools.settings.poll_s)
+        cgroup = record.cgroup if record else None
+        while await asyncio.to_thread(reap, self.folder, cgroup, patience_s=5.0):
+            await asyncio.sleep(self._tools.settings.poll_s)
+        aside = next(
+            path
+            for number in count(1)
+            if not (path := self.folder.with_name(f"{self.folder.name}.stale-{number}")).exists()
+        )
+        log.error("job %s: its folder is of task %s, which the ledger does not know there; it is "
+                  "kept as %s", self.folder.name, found.task_id, aside.name)  # fmt: skip
+        self.folder.rename(aside)
+        sync_folder(self.folder.parent)
 
     # While it lives.
 
@@ -126,7 +159,7 @@ class JobWatch:
             and job.state == "running"
             and not self._ending
             and self._launches <= self.spec.max_restarts + 1
-            and not self._past(self.spec.warn_ms)
+            and not self._past("warn")
         )
 
     def _launch(self) -> None:
@@ -156,9 +189,19 @@ class JobWatch:
 
     # Time.
 
-    def _past(self, at_ms: int) -> bool:
-        settings = self._tools.settings
-        return settings.enforce_deadlines and self._tools.clock.now_ms() >= at_ms
+    def _past(self, what: Literal["warn", "deadline"]) -> bool:
+        """Whether the warning or the deadline has come.
+
+        By the clock that nobody can move, as long as the machine is up: the daemon's own is set
+        anew at every start of it.
+        """
+        if not self._tools.settings.enforce_deadlines:
+            return False
+        spec, left = self.spec, self.spec.time_left
+        if left is not None and left.boot_id == boot_id():
+            at_s = left.warn_s if what == "warn" else left.kill_s
+            return at_s is not None and steady_s() >= at_s
+        return self._tools.clock.now_ms() >= (spec.warn_ms if what == "warn" else spec.deadline_ms)
 
     def _see_to_time(self) -> None:
         """Warn before the deadline, kill at it, and kill what runs on a GPU that failed."""
@@ -166,9 +209,9 @@ class JobWatch:
         if fault is not None and not self._gpu_failed:
             self._gpu_failed = True
             self._stop(f"{GPU_FAILED}: {fault}")
-        if self._gpu_failed or self._past(self.spec.deadline_ms):
+        if self._gpu_failed or self._past("deadline"):
             self._kill()
-        elif self._past(self.spec.warn_ms) and stop_reason(self.folder) is None:
+        elif self._past("warn") and stop_reason(self.folder) is None:
             self._stop(f"{DEADLINE}: the job's time is nearly over")
 
     def _stop(self, reason: str) -> None:

@@ -88,13 +88,19 @@ def spec_of(
 
 
 def write_job(folder: Path, spec: JobSpec, now_ms: int, settings: JobSettings) -> None:
-    """Write the folder and its ``job.json``, with the time left from now. Raises OSError."""
+    """Write the folder and its ``job.json``.
+
+    With the time left from now, or from when it was first told since the machine is up: a clock
+    that was moved since then moves no deadline. Raises OSError.
+    """
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if made:
         sync_folder(folder.parent)
-    left = None
-    if settings.enforce_deadlines:
+    left = spec.time_left
+    if not settings.enforce_deadlines:
+        left = None
+    elif left is None or left.boot_id != boot_id():
         per_ms = 1 / MS_PER_SECOND / settings.speed
         warn_s, kill_s = (
             steady_s() + (at_ms - now_ms) * per_ms for at_ms in (spec.warn_ms, spec.deadline_ms)

@@ -16,6 +16,7 @@ import apsw
 
 from live import faults
 from live.migrations import migrate
+from live.passing import PassingError
 from live.rows import ForgetNonces, JobFolder, Nonce, Row, StartPayload, Submission, Training
 from shared.errors import FourSlotError, InputError
 from shared.inputs import JobEnded
@@ -30,7 +31,13 @@ Line = tuple[int, int, str]
 """seq, at_ms and the line itself."""
 
 
-class StorageError(FourSlotError):
+PASSING = (
+    apsw.FullError, apsw.IOError, apsw.BusyError, apsw.LockedError, apsw.NoMemError,
+)  # fmt: skip
+"""A disk that is full or fails now, a file that somebody else holds."""
+
+
+class StorageError(PassingError):
     """The ledger cannot be written; nothing of what was to be written has happened."""
 
 
@@ -187,6 +194,8 @@ def _opened(path: Path, vfs: str | None) -> apsw.Connection:
         raise InputError(f"{path}: {wrong}") from None
     except apsw.NotADBError as why:
         raise InputError(f"{path}: found no ledger, {_words(why)}") from None
+    except PASSING as why:
+        raise PassingError(f"{path}: cannot be opened now: {_words(why)}") from None
     except apsw.Error as why:
         raise InputError(f"{path}: cannot be opened: {_words(why)}") from None
     return ready

@@ -5,7 +5,7 @@ stale; what happened is counted as the ledger's entries become durable.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from typing import Protocol, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -16,8 +16,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from live.intake.app import OFFER_PATHS, START_PATHS, SUBMISSION_PATH
 from shared.decisions import Decision, Gate, Policy
-from shared.inputs import OfferArrived
+from shared.inputs import OfferArrived, Outcome
 from shared.jobs import Answer, Effect, Job
 from shared.ledger import LedgerEntry
 from shared.units import MS_PER_SECOND, hours_to_ms
@@ -106,8 +107,23 @@ class Metrics:
         self._http_s = histogram("http_seconds", "One HTTP request", HTTP_BUCKETS, "path")
         used = f"{PREFIX}_gpu_memory_used_bytes"
         self._gpu_used = Gauge(used, "As the driver says", ["gpu"], registry=self.registry)
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """A series that appears at 1 has not increased, as Prometheus counts: no alert would see
+        the first of anything.
+        """
         for gate in Gate:
             self._decisions.labels(gate.label)
+        for task_type in (*sorted(_TASK_TYPES), "other"):
+            self._offers.labels(task_type)
+        for effect in _EFFECTS:
+            self._effects.labels(effect)
+        for outcome in get_args(Outcome):
+            self._ends.labels(outcome)
+        for path in (*OFFER_PATHS, *START_PATHS, SUBMISSION_PATH, "other"):
+            for status in _WATCHED:
+                self._requests.labels(path, status)
 
     # Fed by who listens.
 
@@ -159,6 +175,12 @@ class Metrics:
         return generate_latest(self.registry)
 
 
+_EFFECTS = (
+    "started", "start_refused", "stopping", "released", "lapsed", "gpu_out", "gpu_back", "draining",
+    "accepting", "storage_full", "storage_available", "policy",
+)  # fmt: skip
+_WATCHED = ("401", "403", "500")
+"""Statuses that alerts count."""
 _TASK_TYPES = {"InstructTextTask", "ChatTask", "DpoTask", "GrpoTask", "ImageTask"}
 """A stranger's text makes no label."""
 

@@ -11,12 +11,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from uuid import NAMESPACE_URL, uuid5
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from live.clock import Clock
 from live.gpus import CpuSlots, Device, GpuProcess
+from live.intake.protocol import task_uuid
 from live.service import Service
 from shared.decisions import Policy
 from shared.errors import InputError
@@ -113,12 +115,14 @@ class Report:
 
 def read_offer_lines(path: Path) -> list[OfferLine]:
     """The offers of a JSON-lines file, by time. Raises InputError naming the line and the key."""
+    if path.suffix in (".csv", ".parquet"):
+        raise InputError(f"{path}: found {path.suffix}, allowed here are JSON lines (.jsonl)")
     offers = []
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    offers.append(offer_line(line))
+                    offers.append(_for_the_wire(offer_line(line)))
                 except InputError as wrong:
                     raise InputError(f"{path}:{number}: {wrong}") from None
     except OSError as why:
@@ -126,6 +130,15 @@ def read_offer_lines(path: Path) -> list[OfferLine]:
     if not offers:
         raise InputError(f"{path}: found no offer, allowed is one or more")
     return sorted(offers, key=lambda each: (each.received_at, each.task_id))
+
+
+def _for_the_wire(offer: OfferLine) -> OfferLine:
+    """The market names its tasks by UUIDs; a file may do otherwise, and gets one for each name."""
+    try:
+        task_uuid(offer.task_id)
+    except InputError:
+        return offer.model_copy(update={"task_id": str(uuid5(NAMESPACE_URL, offer.task_id))})
+    return offer
 
 
 def read_events(path: Path | None) -> list[Event]:
@@ -235,8 +248,11 @@ class Rehearsal:
                 report.failed += 1
 
     async def _until_idle(self) -> None:
-        """Until no job holds a slot; a reservation without a start lapses by itself."""
-        while self._service.daemon.machine.jobs:
+        """Until no job holds a slot, and all that is durable and was told to ``_note``.
+
+        A reservation without a start lapses by itself.
+        """
+        while self._service.daemon.machine.jobs or self._deadlines:
             await asyncio.sleep(0.05)
 
     # Events.

@@ -72,7 +72,7 @@ async def _finish(service: Service, asked: _Asked, jobs: int) -> None:
     log.warning("stopping: waiting for %d jobs; once more to leave them running", jobs)
     if not service.daemon.machine.draining:
         write_atomic(_drained_by_stop(service), "")
-        await service.daemon.enter(OperatorAsked("drain"))
+        await _first(service.daemon.enter(OperatorAsked("drain")), asked.twice.wait())
     await _first(service.supervisor.idle(), asked.twice.wait())
     with contextlib.suppress(FourSlotError):
         await _take_back_drain(service)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from live.admin import AdminSocket, Json
 from live.clock import Clock, SystemClock, wall_ms
@@ -23,7 +23,7 @@ from live.intake.spool import Spool
 from live.intake.spool_files import SpoolFiles
 from live.job_settings import JobSettings
 from live.launching import Wanted, wanted
-from live.ledger_store import LedgerStore
+from live.ledger_store import LedgerStore, StorageError
 from live.logs import DecisionLog
 from live.metrics import Metrics, metrics_app
 from live.recovery import Opened, open_ledger
@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 LEDGER = "ledger.db"
 JOBS = "jobs"
 GPU_ROUND_S = 15.0
+OPERATOR_S = 5.0
+"""An operator's word takes effect within so long, or not at all."""
 CLOCK_ROUND_S = 60.0
 CLOCK_OFF_MS = 2_000
 
@@ -107,7 +109,11 @@ class Service:
         ):
             daemon.listen(listener)
         daemon.watch_commits(self.metrics.on_commit)
-        intake = Intake(self.desk, self._auth(), now_ms, self.store.submission)
+        # The other end stamps by the wall clock; ours may have been moved since the start.
+        self._signed_ms = wall_ms if isinstance(self.clock, SystemClock) else now_ms
+        intake = Intake(
+            self.desk, self._auth(), now_ms, self.store.submission, signed_ms=self._signed_ms
+        )
         self.app = intake_app(intake, self.metrics.on_request)
         self.admin = AdminSocket(
             folder,
@@ -126,7 +132,7 @@ class Service:
                 need_loopback(http.host, "http.host")
             return Open()
         nonces = Nonces(self.store.nonces())
-        since_ms = self.clock.now_ms() if self.opened.replayed else 0
+        since_ms = self._signed_ms() if self.opened.replayed else 0
         return Signed(http.hotkey, http.validators, http.min_stake, nonces, since_ms=since_ms)
 
     def _wanted(self, task_id: str) -> Wanted:
@@ -151,12 +157,20 @@ class Service:
         return told
 
     async def _drain(self, _: Json) -> Json:
-        await self.daemon.enter(OperatorAsked("drain"))
+        await self._operate("drain")
         return {"draining": True, "jobs": len(self.daemon.machine.jobs)}
 
     async def _resume(self, _: Json) -> Json:
-        await self.daemon.enter(OperatorAsked("resume"))
+        await self._operate("resume")
         return {"draining": False, "jobs": len(self.daemon.machine.jobs)}
+
+    async def _operate(self, action: Literal["drain", "resume"]) -> None:
+        """Enter it in time or not at all. Raises StorageError."""
+        try:
+            async with asyncio.timeout(OPERATOR_S):
+                await self.daemon.enter(OperatorAsked(action))
+        except TimeoutError:
+            raise StorageError(f"the ledger cannot be written now: no {action}") from None
 
     async def _cancel(self, asked: Json) -> Json:
         task_id = str(asked.get("task_id", ""))
@@ -228,13 +242,9 @@ class Service:
                 await self.daemon.enter(GpuChanged(gpu, healthy=False))
 
     async def _measure_gpus(self) -> None:
-        gpus = self.setting.gpus
-        while gpus.device == "cuda":
-            for gpu in range(gpus.count):
-                try:
-                    self.metrics.on_gpu(gpu, await asyncio.to_thread(gpus.used_bytes, gpu))
-                except Exception:
-                    log.exception("GPU %d: its memory cannot be measured", gpu)
+        while self.setting.gpus.device == "cuda":
+            for gpu, (_, used) in self.supervisor.gpu_watch.seen.items():
+                self.metrics.on_gpu(gpu, used)
             await asyncio.sleep(GPU_ROUND_S)
 
     async def _compare_clocks(self) -> None:

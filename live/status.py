@@ -3,7 +3,7 @@
 from typing import Any
 
 from live.clock import Clock
-from live.gpus import GpuError, Gpus
+from live.gpus import Gpus
 from live.stamping import MachineView
 from live.supervisor import JobStatus, Supervisor
 from shared.jobs import Job
@@ -87,9 +87,7 @@ def _gpu(number: int, supervisor: Supervisor, gpus: Gpus, failed: frozenset[int]
     if reason:
         told["reason"] = reason
     if number < gpus.count:
-        try:
-            told["name"] = gpus.name(number)
-            told["used_gb"] = gpus.used_bytes(number) / GB
-        except GpuError as why:
-            told["reason"] = str(why)
+        seen = supervisor.gpu_watch.seen.get(number)
+        if seen is not None:
+            told["name"], told["used_gb"] = seen[0], seen[1] / GB
     return told

@@ -69,13 +69,14 @@ class StorageWatch:
         self._desk, self._root = desk, root
         self._need, self._free = need_bytes, free_bytes
 
-    def room(self, running: list[Path]) -> bool | None:
+    def room(self, running: list[Path], reserved: int = 0) -> bool | None:
         """Whether there is room now; None between the two limits, where nothing changes.
 
-        running: the folders of jobs that will still write. Raises OSError.
+        running: the folders of jobs that will still write. reserved: accepted offers whose start
+        has yet to come. Raises OSError.
         """
         need = self._need()
-        owed = sum(max(0, need - folder_bytes(folder)) for folder in running)
+        owed = need * reserved + sum(max(0, need - folder_bytes(folder)) for folder in running)
         free = self._free(self._root)
         if free < need + owed:
             return False
@@ -83,8 +84,10 @@ class StorageWatch:
 
     async def look(self, running: list[Path]) -> None:
         """One round: enter a change, once. A disk that cannot be asked has no room."""
+        jobs = self._desk.machine.jobs.values()
+        reserved = sum(1 for job in jobs if job.state == "reserved")
         try:
-            room = await asyncio.to_thread(self.room, running)
+            room = await asyncio.to_thread(self.room, running, reserved)
         except OSError as why:
             log.error("%s: cannot be asked for room: %s", self._root, why)
             room = False

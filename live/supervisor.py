@@ -7,6 +7,7 @@ the next supervisor finds them again by their folders.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +29,9 @@ from live.job_watch import JobWatch, Tools
 from live.launching import WantedOf, spec_of, under_systemd
 from live.rows import job_dir
 from live.storage_watch import CPU_JOB_BYTES, StorageWatch, job_bytes
+from shared.decisions import Decision
 from shared.errors import InputError
-from shared.inputs import StartRequested
+from shared.inputs import OfferArrived, StartRequested
 from shared.jobs import Answer, Effect, Job
 from shared.layout import MOST_SLOTS
 from shared.ledger import LedgerEntry
@@ -88,11 +90,16 @@ class Supervisor:
         self._jobs: dict[int, JobWatch] = {}
         self._taken: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._look_now = asyncio.Event()
 
     # What the daemon calls.
 
     def on_entry(self, entry: LedgerEntry, answers: Sequence[Answer]) -> None:
         """Launch what this durable entry started. A listener of the daemon's; needs the loop."""
+        if isinstance(entry.entry, OfferArrived):
+            if any(isinstance(each, Decision) and each.accepted for each in answers):
+                self._look_now.set()  # before the next offer counts on the same room
+            return
         if not isinstance(entry.entry, StartRequested):
             return
         for answer in answers:
@@ -119,7 +126,9 @@ class Supervisor:
         """Watch GPUs and storage until cancelled. The jobs are watched without it."""
         async with asyncio.TaskGroup() as watches:
             watches.create_task(_rounds(self.gpu_watch.look, self.settings.health_every_s))
-            watches.create_task(_rounds(self._look_at_storage, self.settings.storage_every_s))
+            watches.create_task(
+                _rounds(self._look_at_storage, self.settings.storage_every_s, self._look_now)
+            )
 
     async def close(self, *, interrupt: bool = False) -> None:
         """Stop watching. Jobs go on without the daemon; ``interrupt`` has them save and leave, to
@@ -213,13 +222,21 @@ class Supervisor:
         )
 
 
-async def _rounds(look: Callable[[], Awaitable[None]], every_s: float) -> None:
-    """Look again and again; an error ends no watch but that of a daemon that has stopped."""
+async def _rounds(
+    look: Callable[[], Awaitable[None]], every_s: float, now: asyncio.Event | None = None
+) -> None:
+    """Look again and again, or when told to; an error ends no watch but that of a daemon that has
+    stopped.
+    """
+    now = now or asyncio.Event()
     while True:
+        now.clear()
         try:
             await look()
         except DaemonStopped:
             return
         except Exception:
             log.exception("a watch failed and goes on")
-        await asyncio.sleep(every_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(every_s):
+                await now.wait()

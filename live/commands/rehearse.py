@@ -27,6 +27,8 @@ def run(call: argparse.Namespace) -> int:
         raise InputError(f"--speed: found {call.speed:g}, allowed is over 0 and at most 1000000")
     if call.ledger.exists():
         raise InputError(f"--ledger: {call.ledger}: exists; a rehearsal begins a new one")
+    if _aside(call).exists():
+        raise InputError(f"--ledger: {_aside(call)}: exists, of an earlier rehearsal; move it away")
     offers, events = read_offer_lines(call.offers), read_events(call.events)
     config = read_config(call.config)
     logs.set_up(config.log)
@@ -44,6 +46,12 @@ def run(call: argparse.Namespace) -> int:
     return FINE if _holds(told, upset=bool(events)) else DOES_NOT_HOLD
 
 
+def _aside(call: argparse.Namespace) -> Path:
+    """Where the rehearsal's jobs lie."""
+    ledger: Path = call.ledger
+    return ledger.with_name(f"{ledger.name}.run")
+
+
 def _holds(told: dict[str, Any], *, upset: bool) -> bool:
     """No divergence, an answer to every offer, a result of every accepted job.
 
@@ -57,7 +65,7 @@ def _holds(told: dict[str, Any], *, upset: bool) -> bool:
 
 def _setting(call: argparse.Namespace, config: Config, stage: StageSet, begin_ms: int) -> Setting:
     folder = Path() if call.config is None else call.config.parent
-    aside = call.ledger.with_name(f"{call.ledger.name}.run")
+    aside = _aside(call)
     http = config.http.model_copy(
         update={"host": "127.0.0.1", "port": 0, "auth": "none", "metrics_port": None,
                 "enabled": True}

@@ -54,9 +54,15 @@ class Intake:
         now_ms: Callable[[], int],
         submission: Callable[[str], str | None],
         dialect: Dialect = DIALECTS["late"],
+        *,
+        signed_ms: Callable[[], int] | None = None,
     ) -> None:
-        """now_ms: UTC ms. submission: what a task's trained model is known by, or None."""
+        """now_ms: UTC ms. submission: what a task's trained model is known by, or None.
+
+        signed_ms: what signatures are compared with, UTC ms of the wall clock; None: ``now_ms``.
+        """
         self._desk, self._auth, self._now_ms = desk, auth, now_ms
+        self._signed_ms = signed_ms or now_ms
         self._submission, self._dialect = submission, dialect
 
     async def offer(self, request: Request) -> JSONResponse:
@@ -93,7 +99,7 @@ class Intake:
         return JSONResponse(self._dialect.submission_answer(value))
 
     def _caller(self, request: Request, body: bytes, *, bodiless: bool = False) -> Caller:
-        return self._auth.caller(request.headers.raw, body, self._now_ms(), bodiless=bodiless)
+        return self._auth.caller(request.headers.raw, body, self._signed_ms(), bodiless=bodiless)
 
 
 def intake_app(intake: Intake, watcher: Watcher | None = None) -> ASGIApp:

@@ -4,6 +4,7 @@ A body over the cap is refused at its announced length, or at the byte that goes
 bodies that are being read together have a bound as well: strangers fill no memory.
 """
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 
@@ -13,6 +14,7 @@ MOST_BODY = 1 << 20
 """Bytes of one request's body."""
 MOST_BODIES = 32 << 20
 """Bytes of all the bodies held at once."""
+CROWDED = "too many requests at once"
 
 
 class _TooMuch(Exception):
@@ -32,18 +34,31 @@ class BodyCap:
         """In front of ``app``; sizes in bytes."""
         self._app, self._most_body, self._most_bodies = app, most_body, most_bodies
         self._held = 0
+        self._reading: dict[asyncio.Task[object], bytearray] = {}
+        self._dropped: set[asyncio.Task[object]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         if scope["type"] != "http":
             return
-        body = bytearray()
+        body, me = bytearray(), asyncio.current_task()
+        assert me is not None
+        self._reading[me] = body
         try:
-            if await self._read(scope, receive, body):
+            whole = await self._read(scope, receive, body)
+            self._reading.pop(me, None)
+            if whole:
                 await self._app(scope, _replay(bytes(body), receive), send)
         except _TooMuch as why:
             await refuse(send, why.status, str(why))
+        except asyncio.CancelledError:
+            if me not in self._dropped:
+                raise
+            me.uncancel()
+            await refuse(send, 429, CROWDED)
         finally:
+            self._reading.pop(me, None)
+            self._dropped.discard(me)
             self._held -= len(body)
 
     async def _read(self, scope: Scope, receive: Receive, body: bytearray) -> bool:
@@ -58,12 +73,26 @@ class BodyCap:
             part = message.get("body", b"")
             if len(body) + len(part) > self._most_body:
                 raise self._too_long()
-            if self._held + len(part) > self._most_bodies:
-                raise _TooMuch(429, "too many requests at once")
+            self._make_room(len(part))
             body += part
             self._held += len(part)
             if not message.get("more_body", False):
                 return True
+
+    def _make_room(self, size: int) -> None:
+        """Drop the bodies that have been half there for the longest: strangers who send most of a
+        body and then nothing must not shut out who comes after them. Raises _TooMuch.
+        """
+        me = asyncio.current_task()
+        while self._held + size > self._most_bodies:
+            oldest = next((task for task in self._reading if task is not me), None)
+            if oldest is None:
+                raise _TooMuch(429, CROWDED)
+            body = self._reading.pop(oldest)
+            self._held -= len(body)
+            body.clear()
+            self._dropped.add(oldest)
+            oldest.cancel()
 
     def _too_long(self) -> _TooMuch:
         return _TooMuch(413, f"body: allowed are {self._most_body} bytes")

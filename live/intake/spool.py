@@ -185,8 +185,15 @@ class Spool:
         decision = before.decision or await self._entered(offer, source)
         answer: Json = {"offer": offer.fields, "answer": _told(decision)}
         if decision.accepted and offer.start is not None:
-            answer["start"] = before.start or await self._start(offer.start, source)
+            answer["start"] = before.start or await self._start(
+                offer.start, self._owner(source, offer)
+            )
         await self._answer(taken, answer)
+
+    def _owner(self, source: str, offer: SpoolOffer) -> str:
+        """Whose the offer is: an earlier file's, where that brought no start."""
+        job = self._consumer.machine.jobs.get(offer.wire.offer.task_id)
+        return job.source if job is not None and job.source.startswith(SOURCE) else source
 
     async def _entered(self, offer: SpoolOffer, source: str) -> Decision:
         """The decision, once it is durable: a file can wait for that."""

@@ -340,6 +340,22 @@ def test_the_oldest_dawdler_makes_room(path):
     asyncio.run(story())
 
 
+def test_bodies_that_stay_half_sent_shut_nobody_out(path):
+    async def story():
+        async with running(path) as world, served(world.app) as at:
+            head = HALF_HEAD + b"Content-Length: 1048576\r\n\r\n"
+            dawdlers = [await slow(at.port, head + b"x" * 1_048_570) for _ in range(40)]
+            async with client_of(at.port) as client:
+                for _ in range(3):
+                    assert (await client.post("/task_offer/", json=OFFER)).json()["accepted"]
+            first = await asyncio.wait_for(dawdlers[0][0].read(12), 10)
+            assert first == b"HTTP/1.1 429"
+            for _, writer in dawdlers:
+                writer.close()
+
+    asyncio.run(story())
+
+
 def test_long_heads_are_refused(path):
     """In one piece, as one header without end, as many of them, and as a path without end."""
 

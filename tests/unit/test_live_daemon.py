@@ -313,15 +313,18 @@ def test_what_no_file_can_hold_is_refused(path, entry):
 def test_a_request_whose_sender_went_away_is_dropped_a_report_is_not(path):
     async def test(bench):
         await bench.daemon.enter(offer("a"))
-        entries = (offer("b"), StartRequested("a", "v"), OperatorAsked("drain"), offer("c"))
+        entries = (
+            offer("b"), StartRequested("a", "v"), OperatorAsked("drain"),
+            GpuChanged(7, healthy=False), offer("c"),
+        )  # fmt: skip
         asked = [asyncio.create_task(bench.daemon.enter(entry)) for entry in entries]
         await asyncio.sleep(0)
-        for task in asked[:3]:
+        for task in asked[:4]:
             task.cancel()
-        assert (await asked[3]).answers[0].gate == "draining"
+        assert (await asked[4]).answers[0].gate == "accepted"
 
     kinds = [entry.entry.kind for entry in with_daemon(path, test)]
-    assert kinds == ["policy", "offer", "operator", "offer"]
+    assert kinds == ["policy", "offer", "gpu", "offer"]
 
 
 # Listeners, rows, the end.

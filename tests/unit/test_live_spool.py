@@ -133,6 +133,16 @@ def test_an_accepted_offer_may_start_at_once(world):
     }
 
 
+def test_a_start_may_come_in_a_second_file(world):
+    world.put("one.json", OFFER)
+    world.sweep()
+    assert world.consumer.machine.jobs["my job 1"].state == "reserved"
+    world.put("two.json", {**OFFER, "start": START})
+    world.sweep()
+    assert world.done("two.json")["start"] == {"message": "Training started", "accepted": True}
+    assert world.consumer.machine.jobs["my job 1"].state == "running"
+
+
 def test_a_refused_offer_is_not_started(world):
     world.put("one.json", {**OFFER, "hours_to_complete": 99, "start": START})
     world.sweep()

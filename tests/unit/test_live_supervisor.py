@@ -436,6 +436,83 @@ def test_a_job_that_ended_meanwhile_is_not_launched_again(bench: Bench) -> None:
     run(story())
 
 
+def test_a_folder_of_another_ledger_s_job_is_set_aside(bench: Bench) -> None:
+    """After a backup was put back its seqs are given out again: a result of then is none of now."""
+
+    async def story() -> None:
+        first = await bench.desk.start("a")
+        await bench.over()
+        assert bench.desk.told()[-1] == ("a", "gone", "completed")
+        bench.desk = Desk()
+        bench.desk.clock.move_to(T0 + HOUR)
+        bench.open()
+        seq = await bench.desk.start("b")
+        assert seq == first
+        await bench.over()
+        assert bench.desk.told()[-1] == ("b", "gone", "completed")
+        aside = read_record(bench.folder(seq).with_name(f"{job_dir(seq)}.stale-1"), JOB, JobSpec)
+        assert aside is not None
+        assert aside.task_id == "a"
+
+    run(story())
+
+
+def test_the_processes_of_another_ledger_s_job_are_ended(bench: Bench) -> None:
+    async def story() -> None:
+        bench.request["stub_seconds"] = 3600
+        seq = await bench.desk.start("a")
+        pid = await bench.running(seq)
+        await bench.supervisor.close()
+        bench.desk, bench.request["stub_seconds"] = Desk(), 0.1
+        bench.desk.clock.move_to(T0 + HOUR)
+        bench.open()
+        assert await bench.desk.start("b") == seq
+        await bench.over()
+        assert bench.desk.told()[-1] == ("b", "gone", "completed")
+        assert not Path(f"/proc/{pid}/cmdline").exists() or not lock_held(bench.folder(seq))
+
+    run(story())
+
+
+def test_a_clock_that_jumps_between_two_daemons_ends_no_job(bench: Bench) -> None:
+    async def story() -> None:
+        bench.request["stub_seconds"] = 3600
+        seq = await bench.desk.start()
+        pid = await bench.running(seq)
+        await bench.supervisor.close()
+        bench.desk.clock.advance(11 * HOUR)  # as a wall clock set ahead looks to the next daemon
+        bench.open().recover({"a": seq})
+        await asyncio.sleep(0.3)
+        assert record(bench, seq).pid == pid
+        assert stop_reason(bench.folder(seq)) is None
+        bench.supervisor.cancel("a", "enough")
+        await bench.over()
+
+    run(story())
+
+
+def test_room_is_kept_for_what_was_accepted_and_has_not_started(tmp_path: Path) -> None:
+    watch = StorageWatch(Desk(), tmp_path, lambda: 70, free_bytes=lambda _: 100)
+    assert watch.room([]) is True
+    assert watch.room([], reserved=1) is False
+
+
+def test_an_acceptance_has_the_disk_looked_at_at_once(bench: Bench) -> None:
+    async def story() -> None:
+        bench.supervisor.storage_watch = StorageWatch(
+            bench.desk, bench.root, lambda: 70, free_bytes=lambda _: 100
+        )
+        watching = asyncio.create_task(bench.supervisor.run())
+        await asyncio.sleep(0.1)
+        offer = Offer("a", "meta-llama/Llama-3.1-8B", "InstructTextTask", 1.0, 1, 8 * 10**9)
+        await bench.desk.enter(OfferArrived(offer))
+        await bench.until(lambda: bench.desk.machine.storage_full)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+    run(story())
+
+
 @pytest.mark.parametrize("broken", [False, True])
 def test_a_job_that_was_never_launched_is_launched(bench: Bench, broken: bool) -> None:
     async def story() -> None:
