@@ -13,6 +13,7 @@ from time import perf_counter
 import apsw
 
 from live.admin import SOCKET
+from live.clock import wall_ms
 from live.doctor_lines import Check, Line, Scene, fault, hint, ok, warning
 from live.intake.spool_files import DONE, FAILED, TAKEN
 from live.ledger_store import PASSING, read_only
@@ -23,7 +24,7 @@ from live.stamping import take_in
 from live.storage_watch import CPU_JOB_BYTES, HYSTERESIS, job_bytes
 from shared.errors import IllegalTransition, InputError
 from shared.inputs import PolicyPut
-from shared.units import GB
+from shared.units import GB, MS_PER_SECOND
 
 NETWORK = {
     "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "lustre", "glusterfs", "afs", "beegfs",
@@ -140,6 +141,9 @@ def _spool(scene: Scene) -> Iterator[Line]:
     yield ok("spool", f"{root}{made}; answers in {DONE}/ and {FAILED}/")
 
 
+CLOCK_AHEAD_S = 120.0
+
+
 def _ledger(scene: Scene) -> Iterator[Line]:
     path = scene.config.data_folder / LEDGER
     if not path.exists():
@@ -158,6 +162,11 @@ def _ledger(scene: Scene) -> Iterator[Line]:
         yield ok("ledger", f"{path} is empty")
         return
     yield ok("ledger", f"{path}: {replay.entries} entries agree with their replay")
+    ahead_s = (replay.last_ms - wall_ms()) / MS_PER_SECOND
+    if ahead_s > CLOCK_AHEAD_S:
+        found = f"its last entry is {ahead_s:,.0f} s ahead of the wall clock"
+        remedy = "see to the clock (timedatectl); until it is there, times go on from that entry"
+        yield fault("ledger clock", found, remedy)
     yield from _policy_of(scene, replay)
 
 

@@ -233,6 +233,12 @@ def test_a_ledger_is_replayed_and_nothing_is_left(tmp_path, ledger):
     assert prints(ledger.parent) == before
 
 
+def test_a_ledger_ahead_of_the_clock_is_a_fault(tmp_path, ledger, monkeypatch):
+    monkeypatch.setattr(doctor_files, "wall_ms", lambda: NOW - 121_000)
+    line = found(looked("ledger", tmp_path), "ledger clock")
+    assert (line.level, "121 s ahead" in line.found) == ("fault", True)
+
+
 def test_a_ledger_is_read_beside_its_daemon(tmp_path, ledger):
     store = LedgerStore(ledger)
     try:

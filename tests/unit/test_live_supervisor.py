@@ -499,7 +499,8 @@ def test_room_is_kept_for_what_was_accepted_and_has_not_started(tmp_path: Path) 
 
 def test_an_acceptance_has_the_disk_looked_at_at_once(bench: Bench) -> None:
     async def story() -> None:
-        bench.supervisor.storage_watch = StorageWatch(
+        bench.settings = replace(QUICK, storage_every_s=3600.0)
+        bench.open().storage_watch = StorageWatch(
             bench.desk, bench.root, lambda: 70, free_bytes=lambda _: 100
         )
         watching = asyncio.create_task(bench.supervisor.run())
