@@ -69,7 +69,11 @@ def test_a_rehearsal_with_everything_in_the_middle_agrees_with_the_simulator(
     assert sim(["verify", str(ledger)]) == 0
 
 
-def test_a_changed_decision_in_its_ledger_is_found(tmp_path: Path, offers: Path) -> None:
+def test_a_changed_decision_in_its_ledger_is_found(
+    tmp_path: Path, offers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # half an hour is 36 ms at this speed, less than a busy machine takes to ask for a start
+    monkeypatch.setenv("FOUR_SLOT_POLICY__RESERVATION_TTL_MINUTES", "5000")
     few = tmp_path / "few.jsonl"
     few.write_text("".join(offers.read_text().splitlines(keepends=True)[:3]))
     ledger = tmp_path / "ledger.db"
