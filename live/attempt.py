@@ -88,7 +88,9 @@ class Attempt:
                 os.close(self._pipe)
         if (self.folder / RESULT).exists():
             return AttemptEnd(None, self._return_code)
-        return AttemptEnd(fault or ("oom" if log.out_of_memory else "crash"), self._return_code)
+        if log.out_of_memory and fault in (None, "hang"):
+            fault = "oom"  # one rank lacked memory, and the others waited for it in vain
+        return AttemptEnd(fault or "crash", self._return_code)
 
     def _start(self) -> None:
         read, write = os.pipe()

@@ -76,12 +76,12 @@ def _lower_ranks(rank: int) -> Iterator[int]:
         yield rank
 
 
-def _concessions(step: TrainingStep) -> Iterator[TrainingStep]:
+def _concessions(step: TrainingStep, *, shards: bool) -> Iterator[TrainingStep]:
     """The step as wanted, then with each concession added to those before it."""
     yield step
     step = replace(step, chunked_loss=True)
     yield step
-    step = replace(step, parallel=strategies(step.gpus)[-1])
+    step = replace(step, parallel=strategies(step.gpus if shards else 1)[-1])
     yield step
     step = replace(step, optimizer=ADAMW_8BIT)
     yield step
@@ -192,20 +192,21 @@ def largest_plan(
     gb_per_gpu: float,
     longest_row: int | None = None,
     chunked_loss: bool = False,
+    shards: bool = True,
 ) -> Plan | None:
     """The first plan, in the order of concessions, of which at least one row fits; None without.
 
     gpus: whole GPUs the slot trains on (1 for a share of one: a share has no partner). gb_per_gpu:
     GB of each that the slot may use. longest_row: tokens of the data's longest row, where known;
     it is cut to the profile's max_length. chunked_loss: the trainer computes it so anyway, and no
-    deviation is recorded for it.
+    deviation is recorded for it. shards: False where the task cannot be trained under FSDP2.
     """
     row_tokens = min(longest_row or profile.max_length, profile.max_length)
     wanted = wanted_step(
         architecture, profile, gpus=gpus, row_tokens=row_tokens, chunked_loss=chunked_loss
     )
     steps = []
-    for step in _concessions(wanted):
+    for step in _concessions(wanted, shards=shards):
         steps.append(step)
         largest = _largest(step, profile, gb_per_gpu)
         if largest is not None:

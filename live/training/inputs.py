@@ -24,6 +24,8 @@ from shared.errors import InputError
 
 SLOW_S = 1800.0
 """How long loading, fetching or tokenising may take without a sign of life."""
+BATCH_ROWS = 100
+"""Rows that are tokenised between two signs of life."""
 CHECKED_ROWS = 200_000
 """Rows of preference and prompt data of which the longest is sought, at most."""
 
@@ -144,7 +146,7 @@ def _tokenised(files: WorkerFiles, tokenizer: Any, rows: Dataset, max_length: in
     """Every rank does it for itself: tokens are cheap, and there is nothing to agree on."""
 
     def several(batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:
-        files.beat()
+        files.beat(SLOW_S)  # the last of these has to do until the model is there
         names = list(batch)
         found: list[Row] = []
         for values in zip(*batch.values(), strict=True):
@@ -156,6 +158,7 @@ def _tokenised(files: WorkerFiles, tokenizer: Any, rows: Dataset, max_length: in
     return rows.map(
         several,
         batched=True,
+        batch_size=BATCH_ROWS,
         remove_columns=rows.column_names,
         keep_in_memory=len(rows) < CHECKED_ROWS,
         load_from_cache_file=False,

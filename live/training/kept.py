@@ -38,6 +38,8 @@ class Kept:
     settled: Terms
     folder: Path
     pacing: Pacing
+    base_model: str
+    """What the adapter is of, by the name that its user knows it by."""
 
     @property
     def weights(self: Any) -> Weights:
@@ -135,9 +137,10 @@ class Kept:
         contiguous = {name: each.contiguous() for name, each in told.items()}
         save_file(contiguous, folder / self.weights_file, metadata={"format": "pt"})
         config = self.model.peft_config["default"]
-        inference, config.inference_mode = config.inference_mode, True
+        told = config.inference_mode, config.base_model_name_or_path
+        config.inference_mode, config.base_model_name_or_path = True, self.base_model
         config.save_pretrained(folder)
-        config.inference_mode = inference
+        config.inference_mode, config.base_model_name_or_path = told
 
     def check_loads(self, folder: Path) -> None:
         """Read the adapter as its user will. Raises OSError, ValueError, TypeError."""

@@ -14,6 +14,9 @@ from live.training.together import highest, rank_0_says
 from live.worker_files import FINISH, GO_ON, INTERRUPT, WorkerFiles
 
 LOSS, REWARD = "eval_loss", "eval_reward"
+WARM_UP_STEPS = 3
+SAMPLING_S = 600.0
+"""How long the answers of one step may take to be sampled."""
 EVALUATION_S = 1800.0
 """How long one evaluation or save may take without a sign of life."""
 
@@ -101,6 +104,7 @@ class Pacing(TrainerCallback):
         """Before the first step: what the base model does, with the ranks joined by now."""
         if self.first_look is not None:
             self.first_look()
+        self.files.beat(EVALUATION_S)  # the first steps compile, and allocate what lasts
         self._boundary_s = monotonic()
 
     def on_step_begin(
@@ -119,19 +123,24 @@ class Pacing(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """A micro-batch is done."""
-        self.files.beat()
+        self._beat_of_a_step()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Measure the step, and decide on all ranks alike what comes now."""
-        self.files.beat()
+        self._beat_of_a_step()
         took_s = monotonic() - self._boundary_s
         self.told.step_s.append(took_s)
         self.schedule.took("step", took_s)
         control.should_log = True
         self._order(state.global_step, control)
         self._boundary_s = monotonic()
+
+    def _beat_of_a_step(self) -> None:
+        """Of the first steps of a process every one may compile anew: the next may be late."""
+        within_s = SAMPLING_S if self.measure == REWARD else 0.0
+        self.files.beat(EVALUATION_S if len(self.told.step_s) < WARM_UP_STEPS else within_s)
 
     def may_begin(self, step: int) -> bool:
         """Whether there is time for a step at all; asked once, before the first of a process."""

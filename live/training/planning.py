@@ -114,13 +114,18 @@ def learning_rate(model: str, hidden_size: int, alpha: float, task_type: str) ->
 
 
 def settle(
-    spec: JobSpec, shape: Architecture, longest_row: int, machine: Machine, lacks_of_memory: int
+    spec: JobSpec,
+    shape: Architecture,
+    longest_row: int,
+    machine: Machine,
+    lacks_of_memory: int,
+    faults: int = 0,
 ) -> Settled:
     """What the job is trained with.
 
     longest_row: tokens of the data's longest example, prompt and answer. lacks_of_memory: attempts
-    of this job that ran out of memory; each halves the rows at once. Raises InputError when not
-    one row fits the slot.
+    of this job that ran out of memory; each halves the rows at once. faults: attempts that failed,
+    whatever of. Raises InputError when not one row fits the slot.
     """
     if not machine.cuda:
         return _on_the_cpu(spec, shape)
@@ -132,13 +137,14 @@ def settle(
         gb_per_gpu=spec.memory_gb_per_gpu,
         longest_row=longest_row * _rows_each(spec.task_type),
         chunked_loss=True,
+        shards=spec.task_type != GRPO,  # sampling runs on the inner model, which holds but a share
     )
     if plan is None:
         raise InputError(
             f"model: {spec.model}: not one row of {longest_row} tokens fits {spec.processes} "
             f"GPU(s) of {spec.memory_gb_per_gpu:.1f} GB, every concession made"
         )
-    return _settled(spec, shape, plan, machine, lacks_of_memory)
+    return _settled(spec, shape, plan, machine, (lacks_of_memory, faults))
 
 
 def _rows_each(task_type: str) -> int:
@@ -152,9 +158,10 @@ def _for_task(profile: TrainingProfile, task_type: str) -> TrainingProfile:
 
 
 def _settled(
-    spec: JobSpec, shape: Architecture, plan: Plan, machine: Machine, lacks: int
+    spec: JobSpec, shape: Architecture, plan: Plan, machine: Machine, before: tuple[int, int]
 ) -> Settled:
-    profile, missing = spec.profile, list(plan.deviations)
+    """before: attempts that ran out of memory, and that failed at all."""
+    profile, missing, (lacks, faults) = spec.profile, list(plan.deviations), before
     micro = max(1, plan.micro_batch >> lacks)
     rows = profile.batch_size * profile.gradient_accumulation_steps
     while rows % micro:
@@ -168,7 +175,7 @@ def _settled(
                                  "keeps alpha over rank"))  # fmt: skip
     if plan.optimizer == "adamw8bit" and not machine.bits8:
         raise InputError("bitsandbytes: not installed, and the plan needs its 8-bit Adam")
-    compiled = _compiles(spec, lacks, missing)
+    compiled = _compiles(spec, faults, missing)
     return Settled(
         micro=micro,
         accumulation=rows // micro,

@@ -66,6 +66,11 @@ class Run(ABC):
         record = launcher_of(self.files.folder)
         return record.faults.count("oom") if record else 0
 
+    def faults(self) -> int:
+        """Attempts that failed, whatever of."""
+        record = launcher_of(self.files.folder)
+        return len(record.faults) if record else 0
+
     def load_s(self) -> float:
         """Seconds since the run began."""
         return monotonic() - self._began_s
@@ -79,6 +84,7 @@ class Run(ABC):
     # Training.
 
     def _trained(self, facts: Facts, trainer: Any) -> JobResult | None:
+        self.files.beat(EVALUATION_S)  # a checkpoint may be of many gigabytes
         found = self._found(trainer)
         pacing = self._pacing(facts, trainer, found[1].pace if found else {})
         if found is not None:
@@ -89,6 +95,7 @@ class Run(ABC):
             # is joined to the other ranks already.
             pacing.first_look = lambda: look_at_base(trainer, pacing, self._schedule_settings())
         self._record(facts, pacing)
+        self.files.beat(EVALUATION_S)
         if pacing.may_begin(found[1].step if found else 0):
             trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
         if pacing.told.stopped == INTERRUPT:

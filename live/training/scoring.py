@@ -20,6 +20,8 @@ from shared.errors import InputError
 
 log = logging.getLogger(__name__)
 MOST_FAULT_LINES = 20
+SLACK_S = 120.0
+"""For the process to be started anew, and the step to go on."""
 
 
 def reward_functions(files: WorkerFiles, held: ExitStack) -> dict[str, Any]:
@@ -48,13 +50,19 @@ def reward_functions(files: WorkerFiles, held: ExitStack) -> dict[str, Any]:
         pool = held.enter_context(RewardPool(functions, settings))
     except RewardFailed as why:
         raise InputError(str(why)) from None
-    scored = [giving_up(each, files.give_up) for each in pool.as_trl()]
+    at_most_s = settings.seconds + SLACK_S
+    scored = [
+        giving_up(each, files.give_up, lambda: files.beat(at_most_s)) for each in pool.as_trl()
+    ]
     return {"functions": scored, "weights": list(pool.weights)}
 
 
-def giving_up(function: TrlReward, give_up: Callable[[str], None]) -> TrlReward:
-    """The same function; from its last failure on it scores nothing, and the run is told to end.
+def giving_up(
+    function: TrlReward, give_up: Callable[[str], None], beat: Callable[[], None] = lambda: None
+) -> TrlReward:
+    """The same function, with a sign of life before each call.
 
+    From its last failure on it scores nothing, and the run is told to end.
     An exception here would leave the other ranks waiting, and what was trained in the folder.
     """
     over = False
@@ -62,6 +70,7 @@ def giving_up(function: TrlReward, give_up: Callable[[str], None]) -> TrlReward:
     @wraps(function)
     def reward(*given: Any, **named: Any) -> list[float | None]:
         nonlocal over
+        beat()
         if not over:
             try:
                 return function(*given, **named)

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from live.training import stand_ins, trainers
 from live.training.delivery import fetched_model
 from live.training.facts import Facts
-from live.training.inputs import data_of, source_of, texts_of
+from live.training.inputs import SLOW_S, data_of, source_of, texts_of
 from live.training.kept import Data
 from live.training.loading import model_of, shape_of, tokenizer_of, with_template
 from live.training.planning import CPU_TOKENS, GENERATIONS, GRPO, Settled, machine, settle
@@ -33,10 +33,14 @@ class TextRun(Run):
         shape = shape_of(source)
         most = CPU_TOKENS if spec.device == "cpu" else spec.profile.max_length
         data = data_of(self.files, texts, tokenizer, most)
-        settled = settle(spec, shape, data.longest_row, machine(spec.device), self.lacks())
+        settled = settle(
+            spec, shape, data.longest_row, machine(spec.device), self.lacks(), self.faults()
+        )
+        self.files.beat(SLOW_S)
         place = torch.device("cpu") if settled.parallel == "fsdp2" else self.device
         model = model_of(source, settled.attention, place)
         most_steps = self._most_steps(data, settled)
+        self.files.beat(SLOW_S)
         parts = (model, tokenizer, data)
         trainer = trainers.made(spec, settled, self.files.folder, parts, most_steps, rewards)
         facts = Facts(

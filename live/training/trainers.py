@@ -12,6 +12,7 @@ from live.training.checkpoints import trainable
 from live.training.kept import Data, Kept, arguments
 from live.training.planning import DPO, GENERATIONS, GRPO, Settled
 from live.training.sharding import shard
+from shared.errors import InputError
 
 
 class PlacedLater:
@@ -74,6 +75,14 @@ def _grpo(spec: JobSpec, settled: Settled, told: dict[str, Any], rewards: dict[s
     return Grpo, config, {"reward_funcs": rewards["functions"]}
 
 
+def _check_targets(model: Any, settled: Settled) -> None:
+    """Raise InputError for a model without any of the layers that are to be adapted."""
+    names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
+    if names.isdisjoint(settled.target_modules):
+        wanted = ", ".join(settled.target_modules)
+        raise InputError(f"model: found no layer named {wanted}: no family that is trained here")
+
+
 def made(
     spec: JobSpec,
     settled: Settled,
@@ -92,6 +101,7 @@ def made(
     kind, config, more = build(spec, settled, arguments(spec, settled, folder, most_steps), rewards)
     if sharded:
         kind = type(f"Sharded{kind.__name__}", (PlacedLater, kind), {})
+    _check_targets(model, settled)
     trainer = kind(
         model=model,
         args=config,
@@ -101,7 +111,7 @@ def made(
         peft_config=lora(settled),
         **more,
     )
-    trainer.settled, trainer.folder = settled, folder
+    trainer.settled, trainer.folder, trainer.base_model = settled, folder, spec.model
     if settled.optimizer == "adamw8bit":
         for each in trainable(trainer.model).values():
             each.data = each.data.to(torch.bfloat16)

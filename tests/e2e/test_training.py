@@ -21,7 +21,7 @@ from tests.e2e.training_data import REWARD, request
 
 torch = pytest.importorskip("torch")
 import pyarrow.parquet as pq  # noqa: E402
-from peft import PeftModel  # noqa: E402
+from peft import PeftConfig, PeftModel  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 from live.training.tokens import sft_row  # noqa: E402
@@ -192,6 +192,7 @@ def test_a_job_is_killed_goes_on_and_beats_the_base_model(tmp_path: Path, task_t
     assert (record.steps, record.resumed_from) == (result.steps, (result.resumed_from,))
     assert (record.beats_base, record.failure, better(record)) == (True, "", True)
     assert read_record(folder, JOB, JobSpec) == spec
+    assert PeftConfig.from_pretrained(result.submission).base_model_name_or_path == spec.model
     base, adapted = models(result)
     rows = held_out(folder)
     assert MEASURES[task_type](adapted, rows) > MEASURES[task_type](base, rows)

@@ -217,6 +217,13 @@ def test_a_share_of_a_gpu_has_no_partner():
     assert plan.effective_batch == 32
 
 
+def test_a_task_that_cannot_be_sharded_concedes_the_rest():
+    asked = {"gpus": 2, "gb_per_gpu": 80}
+    assert largest_plan(LLAMA_8B, ACCURACY_PROFILE, **asked).parallel == "fsdp2"
+    whole = largest_plan(LLAMA_8B, ACCURACY_PROFILE, **asked, shards=False)
+    assert (whole.parallel, whole.optimizer) == ("ddp", "adamw8bit")
+
+
 def test_a_short_longest_row_leaves_room_for_more_rows():
     short = largest_plan(LLAMA_8B, ACCURACY_PROFILE, gpus=2, gb_per_gpu=80, longest_row=512)
     assert short.row_tokens == 512

@@ -65,6 +65,7 @@ class ImageRun(Run):
         files.beat(SLOW_S)
         images = dict(zip(pictures.pairs, pictures.images, strict=True))
         rows = family.rows(pictures.pairs, images.__getitem__)
+        files.beat(SLOW_S)
         model = family.denoiser()
         shape = shape_of(model)
         settled = settle(spec, shape, len(pictures.train), self.lacks())
