@@ -26,7 +26,6 @@ OPTIONAL = {
     "diffusers": "image tasks, whose offers are refused without it",
     "flash-attn": "attention in less memory and time",
     "bitsandbytes": "the 8-bit optimizer, where the plan of a large model asks for it",
-    "liger-kernel": "a loss in less memory",
 }
 
 

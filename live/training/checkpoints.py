@@ -1,24 +1,27 @@
 """Checkpoints: adapter, optimizer, random state and step, whole or not there at all.
 
 Weights and moments are safetensors by name, without shares: a checkpoint of two ranks under FSDP2
-and one of DDP look the same. What a rank's random generators held lies beside them.
+and one of DDP look the same. What is a rank's own lies beside them: its random generators, and
+moments that cannot be told without its share. No more is held in memory than rank 0 writes to one
+file, and nothing is read but one tensor at a time.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch.distributed.tensor import DTensor
 
 from live.job_files import sync_folder
-from live.training.sharding import put, same_kind, whole
+from live.training.sharding import like, put, whole
 from shared.errors import FourSlotError
 
 KEPT = 2
@@ -53,8 +56,12 @@ def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     return {name: each for name, each in model.named_parameters() if each.requires_grad}
 
 
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
 def _first() -> bool:
-    return not dist.is_initialized() or dist.get_rank() == 0
+    return _rank() == 0
 
 
 def _together() -> None:
@@ -80,18 +87,34 @@ def save(
         scratch.mkdir()
     _together()
     others(scratch)
-    adapter = {name: _kept(each) for name, each in weights.items()}
-    moments = _moments(weights, optimizer)
+    _write(gathered(weights.items()), scratch / _ADAPTER)
+    _write(gathered(_moments(weights, optimizer)), scratch / _OPTIMIZER)
+    own = dict(_own_moments(weights, optimizer))
+    if own:
+        save_file(own, scratch / _own_file(_rank()))
     _together()
     if _first():
-        save_file(adapter, scratch / _ADAPTER)
-        save_file(moments, scratch / _OPTIMIZER)
         (scratch / _STATE).write_text(json.dumps(asdict(state)))
         put_in_place(scratch, final)
         for old in found(folder)[KEPT:]:
             shutil.rmtree(old, ignore_errors=True)
     _together()
     return final
+
+
+def gathered(named: Iterable[tuple[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Tensors with all their shares on the CPU, on rank 0 alone; every rank has to ask for it."""
+    kept = {}
+    for name, each in named:
+        value = whole(each.detach())
+        if _first():
+            kept[name] = value.cpu().contiguous()
+    return kept
+
+
+def _write(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    if _first():
+        save_file(tensors, path)
 
 
 def put_in_place(scratch: Path, final: Path) -> None:
@@ -117,20 +140,30 @@ def put_in_place(scratch: Path, final: Path) -> None:
     sync_folder(final.parent)
 
 
-def _kept(weight: torch.Tensor) -> torch.Tensor:
-    return whole(weight.detach()).cpu().contiguous()
+def _is_own(weight: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether a moment is of this rank's share, and cannot be put together with the others'."""
+    return isinstance(weight, DTensor) and not isinstance(value, DTensor) and value.dim() > 0
 
 
-def _moments(weights: Weights, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def _moments(
+    weights: Weights, optimizer: torch.optim.Optimizer
+) -> Iterator[tuple[str, torch.Tensor]]:
     """The optimizer's memory, by the names of the weights it is about; numbers are marked so."""
-    told = {}
     for name, weight in weights.items():
         for key, value in optimizer.state[weight].items():
-            if isinstance(value, torch.Tensor):
-                told[f"{key}:{name}"] = _kept(value)
-            elif isinstance(value, int | float):
-                told[f"{key}/{_NUMBER}:{name}"] = torch.tensor(value, dtype=torch.float64)
-    return told
+            if isinstance(value, int | float):
+                yield f"{key}/{_NUMBER}:{name}", torch.tensor(value, dtype=torch.float64)
+            elif isinstance(value, torch.Tensor) and not _is_own(weight, value):
+                yield f"{key}:{name}", value
+
+
+def _own_moments(
+    weights: Weights, optimizer: torch.optim.Optimizer
+) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, weight in weights.items():
+        for key, value in optimizer.state[weight].items():
+            if isinstance(value, torch.Tensor) and _is_own(weight, value):
+                yield f"{key}:{name}", value.cpu().contiguous()
 
 
 def found(folder: Path) -> list[Path]:
@@ -147,8 +180,10 @@ def newest(folder: Path, like: State) -> tuple[Path, State] | None:
     for path in found(folder):
         try:
             state = State(**json.loads((path / _STATE).read_text()))
-            for name in (_ADAPTER, _OPTIMIZER):
-                load_file(path / name)
+            own = path.glob(_own_file("*"))
+            for file in (path / _ADAPTER, path / _OPTIMIZER, *own):
+                with safe_open(file, framework="pt"):
+                    pass  # its header tells how long it has to be
         except (OSError, ValueError, TypeError, SafetensorError):
             continue  # half gone; the one before it will do
         _check(path, state, like)
@@ -168,27 +203,38 @@ def take_up(path: Path, weights: Weights, optimizer: torch.optim.Optimizer) -> N
 
     Raises CheckpointMismatch when it holds other weights.
     """
-    adapter, moments = load_file(path / _ADAPTER), load_file(path / _OPTIMIZER)
-    if adapter.keys() != weights.keys():
-        raise CheckpointMismatch(f"{path}: found other weights than the job has")
-    remembered: dict[str, dict[str, torch.Tensor]] = {name: {} for name in weights}
-    for key, value in moments.items():
-        moment, name = key.split(":", 1)
-        remembered[name][moment] = value
+    own = path / _own_file(_rank())
     with torch.no_grad():
-        for name, weight in weights.items():
-            put(weight, adapter[name])
-            for moment, value in remembered[name].items():
-                _remember(optimizer.state[weight], moment, value, weight)
+        with safe_open(path / _ADAPTER, framework="pt") as adapter:
+            if set(adapter.keys()) != weights.keys():
+                raise CheckpointMismatch(f"{path}: found other weights than the job has")
+            for name, weight in weights.items():
+                put(weight, adapter.get_tensor(name))
+        for file in (path / _OPTIMIZER, own) if own.exists() else (path / _OPTIMIZER,):
+            with safe_open(file, framework="pt") as moments:
+                for key in moments.keys():  # noqa: SIM118 # no mapping
+                    moment, name = key.split(":", 1)
+                    weight, value = weights[name], moments.get_tensor(key)
+                    placed = value.to(weight.device) if file == own else None
+                    _remember(optimizer.state[weight], moment, value, weight, placed)
+
+
+def _own_file(rank: int | str) -> str:
+    return f"optimizer-{rank}.safetensors"
 
 
 def _remember(
-    state: dict[str, Any], moment: str, value: torch.Tensor, weight: torch.nn.Parameter
+    state: dict[str, Any],
+    moment: str,
+    value: torch.Tensor,
+    weight: torch.nn.Parameter,
+    placed: torch.Tensor | None,
 ) -> None:
+    """placed: the moment of a share, as it is kept; None for a whole one, of which that is made."""
     key, _, number = moment.partition("/")
     if number == _NUMBER:
         state[key] = int(value) if float(value).is_integer() else float(value)
     elif value.dim() == 0:
         state[key] = value  # AdamW's step count stays on the CPU, fused or not, until used
     else:
-        state[key] = same_kind(weight, value.to(weight.device))
+        state[key] = like(weight, value) if placed is None else placed

@@ -15,16 +15,15 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from live.job_files import OUTPUT, JobSpec
 from live.training import checkpoints
-from live.training.checkpoints import State, Weights, put_in_place, trainable
+from live.training.checkpoints import State, Weights, gathered, put_in_place, trainable
+from live.training.optimizers import TORCH_NAMES, adam_8bit
 from live.training.order import LongestFirst, lengths_of
 from live.training.pacing import Pacing
 from live.training.planning import GRPO, Terms
-from live.training.sharding import whole
 from shared.errors import FourSlotError
 
 SEED = 17
 ADAPTER, WEIGHTS = "adapter", "adapter_model.safetensors"
-OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw8bit": "adamw_bnb_8bit"}
 HIGHEST_GRADIENT = 1.0
 
 
@@ -100,6 +99,12 @@ class Kept:
         """Rows of one optimizer step, of all ranks."""
         return int(self.settled.micro * self.settled.accumulation * dist.get_world_size())
 
+    def create_optimizer(self: Any, model: Any = None) -> Any:
+        """The plan's own; what it does not name, transformers makes."""
+        if self.settled.optimizer == "adamw8bit" and self.optimizer is None:
+            self.optimizer = adam_8bit(self.weights.values(), self.args.learning_rate)
+        return self.optimizer or super().create_optimizer(model)  # type: ignore[misc]
+
     def create_scheduler(self: Any, num_training_steps: int, optimizer: Any = None) -> Any:
         """A rate that stays: the pacing sets it at every step."""
         self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda _: 1.0)
@@ -112,7 +117,7 @@ class Kept:
 
     def write_adapter(self: Any) -> Path:
         """The adapter with all that it is loaded by, in its place all at once."""
-        held = {name: whole(each.detach()).cpu() for name, each in self.weights.items()}
+        held = gathered(self.weights.items())
         final: Path = self.folder / OUTPUT / ADAPTER
         if dist.get_rank() == 0:
             scratch = final.with_name(f".{ADAPTER}")
@@ -133,8 +138,8 @@ class Kept:
 
     def write_files(self: Any, folder: Path, held: dict[str, torch.Tensor]) -> None:
         """Write the adapter as peft loads it, safetensors. held: whole weights, on the CPU."""
-        told = get_peft_model_state_dict(self.model, state_dict=held, save_embedding_layers=False)
-        contiguous = {name: each.contiguous() for name, each in told.items()}
+        named = get_peft_model_state_dict(self.model, state_dict=held, save_embedding_layers=False)
+        contiguous = {name: each.contiguous() for name, each in named.items()}
         save_file(contiguous, folder / self.weights_file, metadata={"format": "pt"})
         config = self.model.peft_config["default"]
         told = config.inference_mode, config.base_model_name_or_path
@@ -179,7 +184,7 @@ def arguments(spec: JobSpec, settled: Terms, folder: Path, most_steps: int) -> d
         "learning_rate": settled.learning_rate,
         "max_grad_norm": HIGHEST_GRADIENT,
         "weight_decay": 0.0,
-        "optim": OPTIMIZERS[settled.optimizer] if cuda else "adamw_torch",
+        "optim": TORCH_NAMES[spec.device],
         "bf16": cuda,
         "fp16": False,
         "tf32": None,

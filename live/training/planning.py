@@ -248,8 +248,9 @@ def _on_the_cpu(spec: JobSpec, shape: Architecture) -> Settled:
         lora_dropout=profile.lora_dropout,
         target_modules=profile.target_modules,
         max_length=min(profile.max_length, CPU_TOKENS),
-        parallel="fsdp2" if spec.request.get("parallel") == "fsdp2" else "ddp",  # to try it
-        optimizer="adamw",
+        # To try them where there is no GPU.
+        parallel="fsdp2" if spec.request.get("parallel") == "fsdp2" else "ddp",
+        optimizer="adamw8bit" if spec.request.get("optimizer") == "adamw8bit" else "adamw",
         attention="sdpa",
         compile=False,
         checkpointing=False,

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def shard(model: Any, device: torch.device) -> None:
@@ -36,30 +36,19 @@ def whole(weight: torch.Tensor) -> torch.Tensor:
     return weight.full_tensor() if isinstance(weight, DTensor) else weight
 
 
+def share(weight: torch.Tensor) -> torch.Tensor:
+    """The part of a weight that is on this rank, in the weight's own memory."""
+    return weight.to_local() if isinstance(weight, DTensor) else weight
+
+
 def put(weight: torch.Tensor, value: torch.Tensor) -> None:
     """Give a weight this whole value, of which a rank keeps its share."""
+    weight.copy_(like(weight, value.to(weight.dtype)))
+
+
+def like(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """A whole value of the weight's shape as its own kind of tensor, where the weight is."""
+    moved = value.to(weight.device)
     if isinstance(weight, DTensor):
-        weight.copy_(_like(weight, value))
-    else:
-        weight.copy_(value)
-
-
-def _like(weight: DTensor, value: torch.Tensor) -> DTensor:
-    from torch.distributed.tensor import distribute_tensor
-
-    moved = value.to(weight.device, weight.dtype)
-    return distribute_tensor(moved, weight.device_mesh, weight.placements)
-
-
-def same_kind(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """A whole optimizer state as the weight's own kind of tensor; scalars stay as they are."""
-    if isinstance(weight, DTensor) and value.shape == weight.shape:
-        moved = value.to(weight.device)
-        return _like_state(weight, moved)
-    return value
-
-
-def _like_state(weight: DTensor, value: torch.Tensor) -> DTensor:
-    from torch.distributed.tensor import distribute_tensor
-
-    return distribute_tensor(value, weight.device_mesh, weight.placements)
+        return distribute_tensor(moved, weight.device_mesh, weight.placements)
+    return moved

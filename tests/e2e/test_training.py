@@ -241,14 +241,16 @@ def image_loss(unet: Any, model: Path, folder: Path) -> float:
     return sum(told) / len(told)
 
 
-def test_shares_of_a_model_train_as_the_whole_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw8bit"])
+def test_shares_of_a_model_train_as_the_whole_does(optimizer: str, tmp_path: Path) -> None:
     """FSDP2 over two ranks, killed and resumed; its adapter is a whole one."""
     folder = tmp_path / "00000001"
-    job(folder, "InstructTextTask", parallel="fsdp2", steps=12)
+    job(folder, "InstructTextTask", parallel="fsdp2", optimizer=optimizer, steps=12)
     result = trained(folder, kill_at=6)
     record = training_of(folder)
     assert record is not None
-    assert (record.plan["parallel"], record.beats_base) == ("fsdp2", True)
+    assert (record.plan["parallel"], record.plan["optimizer"]) == ("fsdp2", optimizer)
+    assert record.beats_base
     assert (result.steps, result.resumed_from) == (12, 5)
     base, adapted = models(result)
     rows = held_out(folder)
