@@ -48,4 +48,5 @@ def _fits(offer: Offer, layout: SlotLayout, shortest_row: int) -> bool:
     )  # fmt: skip
     if offer.task_type == IMAGE_TASK:
         return image_fits(params, gpus, gb_per_gpu)
-    return fits(offer.model, params, gpus, gb_per_gpu, shortest_row)
+    samples = offer.task_type == GRPO_TASK
+    return fits(offer.model, params, gpus, gb_per_gpu, shortest_row, samples=samples)

@@ -217,9 +217,28 @@ def _overhead_bytes(step: TrainingStep) -> int:
     return CUDA_CONTEXT_BYTES + (NCCL_BYTES if step.gpus > 1 else 0)
 
 
+def _sampling_instants(step: TrainingStep) -> Iterator[_Instant]:
+    """Answers being sampled: keys and values of every layer and token, and what one layer adds.
+
+    That is, while the prompts are read, a layer without autograd; later, in the attention of one
+    layer, its keys and values joined to the new token's and repeated for each query head. Derived
+    from transformers' DynamicCache, which joins by copying; prompts are counted at full length.
+    """
+    if not step.sampled_rows:
+        return
+    arch, tokens = step.architecture, step.sampled_rows * step.row_tokens
+    layer = 2 * BF16 * arch.kv_width * tokens
+    repeated = 2 * BF16 * arch.q_width * tokens
+    running = max(step.layer().unsaved_peak() * tokens, layer + repeated)
+    logits = (BF16 + 2 * FP32) * arch.vocab_size * step.sampled_rows
+    held = arch.layers * layer + running
+    yield _Instant("sampling", _resident_bytes(step), held, logits, whole_layers=0)
+
+
 def _instants(step: TrainingStep) -> Iterator[_Instant]:
     yield from _forward_instants(step)
     yield from _backward_instants(step)
+    yield from _sampling_instants(step)
 
 
 @lru_cache(maxsize=4096)
@@ -255,11 +274,20 @@ def strategies(gpus: int) -> Sequence[Parallel]:
 
 
 @lru_cache(maxsize=65536)
-def fits(model_id: str, params: int | None, gpus: int, gb_per_gpu: float, row_tokens: int) -> bool:
+def fits(
+    model_id: str,
+    params: int | None,
+    gpus: int,
+    gb_per_gpu: float,
+    row_tokens: int,
+    *,
+    samples: bool = False,
+) -> bool:
     """Whether one row of so many tokens can be trained at all, with every concession made.
 
     That is rank LOWEST_RANK on every projection, bf16 adapters with 8-bit Adam, chunked loss,
     one row a micro-batch, accumulation, and FSDP2 where there are GPUs for it and it needs less.
+    samples: whether the task samples answers, which it cannot do from shares of a model.
     """
     architecture = architecture_of(model_id, params)
     return any(
@@ -267,7 +295,8 @@ def fits(model_id: str, params: int | None, gpus: int, gb_per_gpu: float, row_to
             TrainingStep(
                 architecture, LOWEST_RANK, 1, row_tokens,
                 gpus=gpus, parallel=parallel, optimizer=ADAMW_8BIT, resident_gradients=True,
+                sampled_rows=max(1, 2 // gpus) if samples else 0,
             )
         ).total_gb <= usable_gb(gb_per_gpu)
-        for parallel in strategies(gpus)
+        for parallel in strategies(1 if samples else gpus)
     )  # fmt: skip

@@ -32,8 +32,9 @@ class Plan:
     """How a job trains on its slot.
 
     micro_batch: rows of one GPU at once. effective_batch = micro_batch * accumulation * gpus
-    rows. row_tokens: the longest row planned for, at most max_length tokens. optimizer: adamw or
-    adamw8bit. predicted: the peak of one step on one GPU.
+    rows. sampled_rows: answers that one GPU samples at once, whole micro-batches of them; 0 where
+    none are sampled. row_tokens: the longest row planned for, at most max_length tokens. optimizer:
+    adamw or adamw8bit. predicted: the peak of one step on one GPU.
     """
 
     micro_batch: int
@@ -45,6 +46,7 @@ class Plan:
     max_length: int
     row_tokens: int
     chunked_loss: bool
+    sampled_rows: int
     predicted: MemoryBreakdown
     deviations: tuple[Deviation, ...]
 
@@ -76,12 +78,12 @@ def _lower_ranks(rank: int) -> Iterator[int]:
         yield rank
 
 
-def _concessions(step: TrainingStep, *, shards: bool) -> Iterator[TrainingStep]:
+def _concessions(step: TrainingStep) -> Iterator[TrainingStep]:
     """The step as wanted, then with each concession added to those before it."""
     yield step
     step = replace(step, chunked_loss=True)
     yield step
-    step = replace(step, parallel=strategies(step.gpus if shards else 1)[-1])
+    step = replace(step, parallel=strategies(1 if step.sampled_rows else step.gpus)[-1])
     yield step
     step = replace(step, optimizer=ADAMW_8BIT)
     yield step
@@ -92,7 +94,14 @@ def _concessions(step: TrainingStep, *, shards: bool) -> Iterator[TrainingStep]:
 
 
 def _with_rows(step: TrainingStep, micro: int, rows: int) -> TrainingStep:
-    return replace(step, rows=micro, resident_gradients=micro < rows)
+    sampled = _fewest_sampled(micro, rows, step.gpus) if step.sampled_rows else 0
+    return replace(step, rows=micro, resident_gradients=micro < rows, sampled_rows=sampled)
+
+
+def _fewest_sampled(micro: int, rows: int, gpus: int) -> int:
+    """Whole micro-batches of answers, so many that all GPUs together have two to compare."""
+    enough = (n for n in range(micro, rows + 1, micro) if rows % n == 0 and n * gpus > 1)
+    return next(enough, rows)
 
 
 def _settings(step: TrainingStep) -> dict[str, Setting]:
@@ -138,7 +147,17 @@ def _shrunk(step: TrainingStep, profile: TrainingProfile, gb_per_gpu: float) -> 
 def _largest(step: TrainingStep, profile: TrainingProfile, gb: float) -> TrainingStep | None:
     rows = profile.batch_size * profile.gradient_accumulation_steps
     tried = (_with_rows(step, micro, rows) for micro in micro_batches(profile))
-    return next((one for one in tried if peak_memory(one).total_gb <= usable_gb(gb)), None)
+    found = next((one for one in tried if peak_memory(one).total_gb <= usable_gb(gb)), None)
+    return found and _sampling_most(found, rows, gb)
+
+
+def _sampling_most(step: TrainingStep, rows: int, gb: float) -> TrainingStep:
+    """The step with as many answers sampled at once as there is memory for, whole micro-batches."""
+    if not step.sampled_rows:
+        return step
+    most = (n for n in range(rows, step.sampled_rows, -step.rows) if rows % n == 0)
+    tried = (replace(step, sampled_rows=n) for n in most)
+    return next((one for one in tried if peak_memory(one).total_gb <= usable_gb(gb)), step)
 
 
 def _plan(step: TrainingStep, profile: TrainingProfile, deviations: tuple[Deviation, ...]) -> Plan:
@@ -153,6 +172,7 @@ def _plan(step: TrainingStep, profile: TrainingProfile, deviations: tuple[Deviat
         max_length=profile.max_length,
         row_tokens=step.row_tokens,
         chunked_loss=step.chunked_loss,
+        sampled_rows=step.sampled_rows,
         predicted=peak_memory(step),
         deviations=deviations,
     )
@@ -192,21 +212,22 @@ def largest_plan(
     gb_per_gpu: float,
     longest_row: int | None = None,
     chunked_loss: bool = False,
-    shards: bool = True,
+    samples: bool = False,
 ) -> Plan | None:
     """The first plan, in the order of concessions, of which at least one row fits; None without.
 
     gpus: whole GPUs the slot trains on (1 for a share of one: a share has no partner). gb_per_gpu:
     GB of each that the slot may use. longest_row: tokens of the data's longest row, where known;
     it is cut to the profile's max_length. chunked_loss: the trainer computes it so anyway, and no
-    deviation is recorded for it. shards: False where the task cannot be trained under FSDP2.
+    deviation is recorded for it. samples: whether the task samples answers, which takes memory
+    and cannot be done from shares of a model, so not under FSDP2.
     """
     row_tokens = min(longest_row or profile.max_length, profile.max_length)
     wanted = wanted_step(
         architecture, profile, gpus=gpus, row_tokens=row_tokens, chunked_loss=chunked_loss
     )
     steps = []
-    for step in _concessions(wanted, shards=shards):
+    for step in _concessions(replace(wanted, sampled_rows=int(samples))):
         steps.append(step)
         largest = _largest(step, profile, gb_per_gpu)
         if largest is not None:

@@ -38,9 +38,10 @@ class TrainingStep:
     rows x row_tokens: the micro-batch, padded. gpus: processes, one per GPU. resident_gradients:
     gradients of earlier micro-batches are kept (accumulation above 1). bucket_view: DDP's
     gradient_as_bucket_view, which spares a second copy of the gradients. autocast False runs the
-    adapters in fp32 throughout. device: the CPU has no context, and other kernels.
-    Raises MemoryPlanError for a count below 1, an unknown module or a strategy without GPUs for
-    it.
+    adapters in fp32 throughout. sampled_rows: rows of ``row_tokens``, prompt and answer, that one
+    process samples at once between steps (0: none). device: the CPU has no context, and other
+    kernels. Raises MemoryPlanError for a count below 1, an unknown module or a strategy without
+    GPUs for it.
     """
 
     architecture: Architecture
@@ -57,12 +58,15 @@ class TrainingStep:
     bucket_view: bool = False
     dropout: bool = True
     autocast: bool = True
+    sampled_rows: int = 0
     device: Device = "cuda"
 
     def __post_init__(self) -> None:
         for field in ("lora_r", "rows", "row_tokens", "gpus"):
             if getattr(self, field) < 1:
                 raise MemoryPlanError(f"{field}: {getattr(self, field)} is below 1")
+        if self.sampled_rows < 0:
+            raise MemoryPlanError(f"sampled_rows: {self.sampled_rows} is below 0")
         unknown = set(self.target_modules) - set(MODULES)
         if unknown:
             raise MemoryPlanError(f"target_modules: unknown {sorted(unknown)}, known {MODULES}")

@@ -15,7 +15,7 @@ from live.training.delivery import fetched_dataset
 from live.training.fetch import FetchFailed
 from live.training.kept import Data
 from live.training.loading import TINY, Source
-from live.training.planning import CHAT, DPO, GRPO
+from live.training.planning import CHAT, DPO, GRPO, most_answer
 from live.training.table import ReadLimits
 from live.training.together import on_rank_0
 from live.training.tokens import Row, preference_length, prompt_length, sft_row
@@ -26,8 +26,9 @@ SLOW_S = 1800.0
 """How long loading, fetching or tokenising may take without a sign of life."""
 BATCH_ROWS = 100
 """Rows that are tokenised between two signs of life."""
+_LENGTH = "prompt tokens"
 CHECKED_ROWS = 200_000
-"""Rows of preference and prompt data of which the longest is sought, at most."""
+"""Rows of preferences of which the longest is sought, at most; longer ones are cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +122,11 @@ def data_of(files: WorkerFiles, texts: Texts, tokenizer: Any, max_length: int) -
     """Rows as the trainer takes them, and the longest, in tokens. Raises InputError."""
     files.beat(SLOW_S)
     kind = files.spec.task_type
-    if kind in (DPO, GRPO):
-        length = preference_length if kind == DPO else prompt_length
-        longest = max(
-            (
-                length(tokenizer, each)
-                for each in texts.train.take(min(len(texts.train), CHECKED_ROWS))
-            ),
-            default=1,
-        )
-        if kind == GRPO:
-            longest += files.spec.training.most_completion
+    if kind == GRPO:
+        return _prompts(files, texts, tokenizer, max_length)
+    if kind == DPO:
+        some = texts.train.take(min(len(texts.train), CHECKED_ROWS))
+        longest = max((preference_length(tokenizer, each) for each in some), default=1)
         return Data(texts.train, texts.held_out, min(longest, max_length))
     train, held_out = (
         _tokenised(files, tokenizer, rows, max_length) for rows in (texts.train, texts.held_out)
@@ -139,6 +134,29 @@ def data_of(files: WorkerFiles, texts: Texts, tokenizer: Any, max_length: int) -
     if not len(train):
         raise InputError(f"dataset: no answer is left of any row within {max_length} tokens")
     longest = max(max(map(len, part["input_ids"]), default=1) for part in (train, held_out))
+    return Data(train, held_out if len(held_out) else train.take(1), longest)
+
+
+def _prompts(files: WorkerFiles, texts: Texts, tokenizer: Any, max_length: int) -> Data:
+    """Prompts that leave room for an answer: the trainer cuts none. Raises InputError."""
+    answer = most_answer(files.spec, max_length)
+
+    def lengths(batch: dict[str, list[Any]]) -> dict[str, list[int]]:
+        files.beat(SLOW_S)
+        return {_LENGTH: [prompt_length(tokenizer, {"prompt": each}) for each in batch["prompt"]]}
+
+    counted = (
+        rows.map(lengths, batched=True, batch_size=BATCH_ROWS, load_from_cache_file=False)
+        for rows in (texts.train, texts.held_out)
+    )
+    train, held_out = (
+        rows.select([at for at, each in enumerate(rows[_LENGTH]) if each <= max_length - answer])
+        for rows in counted
+    )
+    if not len(train):
+        raise InputError(f"dataset: every prompt is over {max_length - answer} tokens")
+    longest = max(train[_LENGTH]) + answer
+    train, held_out = (rows.remove_columns(_LENGTH) for rows in (train, held_out))
     return Data(train, held_out if len(held_out) else train.take(1), longest)
 
 

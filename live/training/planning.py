@@ -20,7 +20,7 @@ CPU_RANK, CPU_ROWS, CPU_TOKENS = 8, 4, 256
 COMPILE_FROM_HOURS = 2.0
 """Compiling takes minutes (160 s for a first step were measured), so a short job goes without."""
 GENERATIONS = 8
-"""Answers that a GRPO job samples for a prompt: the trainer's default."""
+"""Answers that a GRPO job samples for a prompt, at most: the trainer's default."""
 
 BASE_RATE, LORA_FACTOR, REFERENCE_WIDTH, REFERENCE_ALPHA = 5e-5, 10.0, 2000, 32
 WIDTH_EXPONENT = {"llama": 0.781, "qwen": 0.0775}
@@ -80,11 +80,14 @@ class Terms:
 class Settled(Terms):
     """All that a trainer of texts is told.
 
-    max_length: tokens a row is cut to. plan: the memory plan behind it, of the slot's GPUs (None
-    on the CPU).
+    max_length: tokens a row is cut to. sampled_rows: answers that a rank samples at once, whole
+    micro-batches of one step; 0 where none are sampled. generations: answers to a prompt, or 1.
+    plan: the memory plan behind it, of the slot's GPUs (None on the CPU).
     """
 
     max_length: int
+    sampled_rows: int
+    generations: int
     attention: Attention
     plan: Plan | None
 
@@ -137,7 +140,7 @@ def settle(
         gb_per_gpu=spec.memory_gb_per_gpu,
         longest_row=longest_row * _rows_each(spec.task_type),
         chunked_loss=True,
-        shards=spec.task_type != GRPO,  # sampling runs on the inner model, which holds but a share
+        samples=spec.task_type == GRPO,
     )
     if plan is None:
         raise InputError(
@@ -176,7 +179,10 @@ def _settled(
     if plan.optimizer == "adamw8bit" and not machine.bits8:
         raise InputError("bitsandbytes: not installed, and the plan needs its 8-bit Adam")
     compiled = _compiles(spec, faults, missing)
+    sampled = _sampled(plan, lacks, micro) if plan.sampled_rows else 0
     return Settled(
+        sampled_rows=sampled,
+        generations=_generations(sampled * spec.processes) if sampled else 1,
         micro=micro,
         accumulation=rows // micro,
         eval_batch=min(profile.eval_batch_size, max(1, micro)),
@@ -196,6 +202,29 @@ def _settled(
         predicted_gb=plan.predicted_gb,
         not_taken=tuple(missing),
     )
+
+
+def _sampled(plan: Plan, lacks: int, micro: int) -> int:
+    """Answers of a rank at once: whole micro-batches that divide a step's, at least two in all.
+
+    Raises InputError for a batch of one row on one GPU.
+    """
+    rows = plan.micro_batch * plan.accumulation
+    allowed = [n for n in range(micro, rows + 1, micro) if rows % n == 0 and n * plan.gpus > 1]
+    if not allowed:
+        raise InputError("per_device_train_batch_size: found 1 row in all, allowed for answers "
+                         "that are compared is 2 or more")  # fmt: skip
+    return max((n for n in allowed if n <= plan.sampled_rows >> lacks), default=allowed[0])
+
+
+def _generations(sampled: int) -> int:
+    """Answers to a prompt, all of which are sampled at once, by all ranks together."""
+    return max(n for n in range(1, GENERATIONS + 1) if sampled % n == 0)
+
+
+def most_answer(spec: JobSpec, max_length: int) -> int:
+    """Tokens of a sampled answer at most; what is left of a row is the prompt's."""
+    return min(spec.training.most_completion, max_length // 2)
 
 
 def _attention(machine: Machine, missing: list[Deviation]) -> Attention:
@@ -224,7 +253,8 @@ def _on_the_cpu(spec: JobSpec, shape: Architecture) -> Settled:
     """A rehearsal's size, whatever the profile; every setting that is not taken is told."""
     profile = spec.profile
     rows = min(profile.batch_size * profile.gradient_accumulation_steps, CPU_ROWS)
-    if spec.task_type == GRPO:
+    samples = spec.task_type == GRPO
+    if samples:
         rows = CPU_ANSWERS
     rank = min(profile.lora_r, CPU_RANK)
     alpha = 4.0 * rank
@@ -240,6 +270,8 @@ def _on_the_cpu(spec: JobSpec, shape: Architecture) -> Settled:
     }
     why = "there is no GPU: on the CPU a job is a rehearsal"
     return Settled(
+        sampled_rows=rows if samples else 0,
+        generations=_generations(rows * spec.processes) if samples else 1,
         micro=rows,
         accumulation=1,
         eval_batch=rows,

@@ -13,7 +13,7 @@ from live.training.facts import Facts
 from live.training.inputs import SLOW_S, data_of, source_of, texts_of
 from live.training.kept import Data
 from live.training.loading import model_of, shape_of, tokenizer_of, with_template
-from live.training.planning import CPU_TOKENS, GENERATIONS, GRPO, Settled, machine, settle
+from live.training.planning import CPU_TOKENS, Settled, machine, settle
 from live.training.run import Run
 from live.training.scoring import reward_functions
 
@@ -62,9 +62,8 @@ class TextRun(Run):
         if told is not None:
             return told
         rows = settled.micro * settled.accumulation * dist.get_world_size()
-        if self.spec.task_type == GRPO:
-            rows = max(1, rows // GENERATIONS)  # a prompt has so many answers
-        steps = max(1, ceil(len(data.train) * self.spec.training.epochs / rows))
+        prompts = max(1, rows // settled.generations)
+        steps = max(1, ceil(len(data.train) * self.spec.training.epochs / prompts))
         all_rows = len(data.train) + len(data.held_out)
         built_in = self.spec.device == "cpu" and all_rows == stand_ins.ROWS
         return min(steps, STAND_IN_STEPS) if built_in else steps

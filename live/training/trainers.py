@@ -10,7 +10,7 @@ from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTr
 from live.job_files import JobSpec
 from live.training.checkpoints import trainable
 from live.training.kept import Data, Kept, arguments
-from live.training.planning import DPO, GENERATIONS, GRPO, Settled
+from live.training.planning import DPO, GRPO, Settled, most_answer
 from live.training.sharding import shard
 from shared.errors import InputError
 
@@ -61,14 +61,12 @@ def _dpo(spec: JobSpec, settled: Settled, told: dict[str, Any], _: dict[str, Any
 
 
 def _grpo(spec: JobSpec, settled: Settled, told: dict[str, Any], rewards: dict[str, Any]) -> Any:
-    rows = settled.micro * settled.accumulation * spec.processes
-    generations = max(n for n in range(2, GENERATIONS + 1) if rows % n == 0)
-    most = min(spec.training.most_completion, settled.max_length // 2)
     config = GRPOConfig(
         **told,
-        num_generations=generations,
+        num_generations=settled.generations,
+        steps_per_generation=settled.sampled_rows // settled.micro,
         num_generations_eval=min(2, settled.eval_batch * spec.processes),
-        max_completion_length=most,
+        max_completion_length=most_answer(spec, settled.max_length),
         reward_weights=rewards["weights"],
         log_completions=False,
     )

@@ -64,13 +64,18 @@ def _is(jobs: Jobs, task_type: str) -> Bools:
 def _planned(
     jobs: Jobs, slot: Slot, config: PhysicalConfig, reference: ReferenceRun
 ) -> tuple[Floats, Ints]:
-    """Five numbers of each distinct model, (5, models), and each job's column among them."""
-    pairs = np.stack((jobs.model.codes.astype(np.int64), jobs.params))
-    distinct, row = np.unique(pairs, axis=1, return_inverse=True)
+    """Five numbers of each distinct (model, size, whether answers are sampled), and each job's.
+
+    Shapes (5, distinct) and (n,): the column among them.
+    """
+    samples = _is(jobs, GRPO).astype(np.int64)
+    triples = np.stack((jobs.model.codes.astype(np.int64), jobs.params, samples))
+    distinct, row = np.unique(triples, axis=1, return_inverse=True)
     columns = [
         _of_model(
             jobs.model.names[code],
             None if params == UNKNOWN else params,
+            bool(sampled),
             slot,
             (config.longest_row, config.shortest_row),
             config.ddp_efficiency,
@@ -78,7 +83,7 @@ def _planned(
             config.sharing_efficiency,
             reference,
         )
-        for code, params in distinct.T.tolist()
+        for code, params, sampled in distinct.T.tolist()
     ]
     return np.array(columns, dtype=np.float64).reshape(-1, 5).T, row.reshape(-1)
 
@@ -87,6 +92,7 @@ def _planned(
 def _of_model(
     model: str,
     params: int | None,
+    samples: bool,
     slot: Slot,
     rows: tuple[int, int],
     ddp: float,
@@ -97,7 +103,7 @@ def _of_model(
     """FLOPs of a token, the reference's, adapter ratio, batch rows, speed of each GPU (0 to 1)."""
     arch, profile = architecture_of(model, params), slot.profile
     theirs = flops_per_token(arch, profile, reference.lora_r)
-    plan = plan_of(arch, slot, rows)
+    plan = plan_of(arch, slot, rows, samples=samples)
     if plan is None:
         return theirs, theirs, 1.0, float(reference.batch_rows), 0.0
     several = {"ddp": ddp, "fsdp2": fsdp2}[plan.parallel] if slot.gpus > 1 else 1.0
@@ -110,8 +116,13 @@ def _of_model(
     )
 
 
-def plan_of(architecture: Architecture, slot: Slot, rows: tuple[int, int]) -> Plan | None:
-    """The planner's plan for a slot, rows (longest, shortest) cut in halves until one fits."""
+def plan_of(
+    architecture: Architecture, slot: Slot, rows: tuple[int, int], *, samples: bool
+) -> Plan | None:
+    """The planner's plan for a slot, rows (longest, shortest) cut in halves until one fits.
+
+    samples: whether the task samples answers.
+    """
     for row in _halves(*rows):
         plan = largest_plan(
             architecture,
@@ -120,6 +131,7 @@ def plan_of(architecture: Architecture, slot: Slot, rows: tuple[int, int]) -> Pl
             gb_per_gpu=slot.gb_per_gpu,
             longest_row=row,
             chunked_loss=True,
+            samples=samples,
         )
         if plan is not None:
             return plan

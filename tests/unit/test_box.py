@@ -23,8 +23,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Questions that reached the planner, which says that only models with 1 in their count fit."""
     questions: list[tuple[Any, ...]] = []
 
-    def fits(*question: Any) -> bool:
-        questions.append(question)
+    def fits(*question: Any, samples: bool) -> bool:
+        questions.append((*question, samples))
         return question[1] == 1
 
     monkeypatch.setattr(shared.box, "fits", fits)
@@ -54,7 +54,12 @@ def test_the_planner_is_asked_about_one_slot(asked: list[tuple[Any, ...]]) -> No
     box = BoxDeclaration(shortest_row=512)
     assert box.why_unsupported(offer(params=1), PAIRS) is None
     assert box.why_unsupported(offer(params=1), slot_layout(24)) is None
-    assert asked == [(LLAMA, 1, 2, 80.0, 512), (LLAMA, 1, 1, 80 / 3, 512)]
+    assert box.why_unsupported(offer("GrpoTask", params=1), PAIRS) is None
+    assert asked == [
+        (LLAMA, 1, 2, 80.0, 512, False),
+        (LLAMA, 1, 1, 80 / 3, 512, False),
+        (LLAMA, 1, 2, 80.0, 512, True),
+    ]
 
 
 def test_a_model_that_does_not_fit_is_named_with_the_slot(asked: list[tuple[Any, ...]]) -> None:

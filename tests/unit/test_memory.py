@@ -217,10 +217,36 @@ def test_a_share_of_a_gpu_has_no_partner():
     assert plan.effective_batch == 32
 
 
+def test_a_task_that_samples_needs_a_whole_model_on_each_gpu():
+    asked = ("Qwen/Qwen2.5-32B", None, 2, 80.0, 2048)
+    assert fits(*asked)
+    assert fits(*asked, samples=True)
+    asked = ("meta-llama/Llama-3.1-70B", None, 4, 80.0, 2048)
+    assert fits(*asked)
+    assert not fits(*asked, samples=True)
+
+
+def test_answers_are_sampled_as_many_at_once_as_fit():
+    profile = ACCURACY_PROFILE
+    whole, some = (
+        largest_plan(LLAMA_8B, profile, gpus=2, gb_per_gpu=80, longest_row=row, samples=True)
+        for row in (1024, 8192)
+    )
+    assert whole.sampled_rows == whole.micro_batch * whole.accumulation == profile.batch_size
+    assert some.sampled_rows < profile.batch_size
+    assert some.sampled_rows % some.micro_batch == 0
+    step = TrainingStep(
+        LLAMA_8B, some.lora_r, some.micro_batch, 8192, gpus=2, optimizer=ADAMW_8BIT,
+        resident_gradients=True, sampled_rows=2 * some.sampled_rows,
+    )  # fmt: skip
+    assert peak_memory(step).instant == "sampling"
+    assert peak_memory(step).total_gb > 80 * (1 - ALLOCATOR_HEADROOM)
+
+
 def test_a_task_that_cannot_be_sharded_concedes_the_rest():
     asked = {"gpus": 2, "gb_per_gpu": 80}
     assert largest_plan(LLAMA_8B, ACCURACY_PROFILE, **asked).parallel == "fsdp2"
-    whole = largest_plan(LLAMA_8B, ACCURACY_PROFILE, **asked, shards=False)
+    whole = largest_plan(LLAMA_8B, ACCURACY_PROFILE, **asked, samples=True)
     assert (whole.parallel, whole.optimizer) == ("ddp", "adamw8bit")
 
 

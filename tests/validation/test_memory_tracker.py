@@ -1,6 +1,7 @@
 """The memory formula against torch's MemTracker: real steps of small random models on the CPU."""
 
 import gc
+from dataclasses import replace
 
 import pytest
 
@@ -224,3 +225,34 @@ def test_fsdp2_is_never_underestimated_nor_by_ten_percent_over(process_group, ra
     print(f"fsdp2 rank {rank}: {predicted / 1e6:.2f} MB, {measured / 1e6:.2f} MB")
     # over: the pretended collectives end at once, real ones hold the layer fetched ahead
     assert 0.99 * measured <= predicted <= 1.1 * measured
+
+
+def sampling_peaks(wanted):
+    """Peaks by MemTracker while prompts of all but one token are read, and of one token more."""
+    model = adapted_model(replace(wanted, chunked_loss=False, gradient_checkpointing=False)).eval()
+    shape = (wanted.sampled_rows, wanted.row_tokens - 1)
+    prompts = torch.randint(0, wanted.architecture.vocab_size, shape)
+    cache, tracker, peaks = transformers.DynamicCache(), FrozenBaseTracker(), []
+    tracker.track_external(model, prompts)
+    for ids in (prompts, prompts[:, :1].clone()):
+        with tracker, torch.no_grad():
+            model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        peaks.append(tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"])
+        tracker.reset_mod_stats()
+    return peaks
+
+
+@pytest.mark.parametrize(
+    ("architecture", "rank", "rows", "row_tokens"),
+    [(SMALL, 16, 4, 256), (LIKE_8B, 64, 8, 512), (LIKE_8B, 8, 16, 512), (QWEN2, 32, 4, 256)],
+)
+def test_sampling_is_never_underestimated_nor_by_fifteen_percent_over(
+    architecture, rank, rows, row_tokens
+):
+    wanted = step(architecture, rank, 1, row_tokens, sampled_rows=rows)
+    reading, answering = sampling_peaks(wanted)
+    peak = peak_memory(wanted)
+    predicted = peak.tensor_bytes - peak.optimizer  # there is none in the measurement
+    print(f"sampling: {predicted / 1e6:.2f} MB, {reading / 1e6:.2f}, {answering / 1e6:.2f} MB")
+    assert peak.instant == "sampling"
+    assert answering < reading <= predicted <= 1.15 * reading

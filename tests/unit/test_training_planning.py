@@ -1,0 +1,76 @@
+"""What a text job is trained with, on a GPU that is not here: the plan needs none."""
+
+from dataclasses import replace
+
+import pytest
+
+from live.job_files import JobSpec
+from live.training.planning import CHAT, GRPO, Machine, Settled, most_answer, settle
+from shared.architectures import architecture_of
+from shared.errors import InputError
+from shared.presets import ACCURACY_4
+
+GPU = Machine(cuda=True, flash=True, bits8=True)
+LLAMA_8B = architecture_of("meta-llama/Llama-3.1-8B")
+
+
+def spec(task_type: str, **changes: object) -> JobSpec:
+    told: dict[str, object] = {
+        "task_id": "a",
+        "model": "meta-llama/Llama-3.1-8B",
+        "task_type": task_type,
+        "hours_to_complete": 6.0,
+        "started_ms": 0,
+        "deadline_ms": 21_600_000,
+        "warn_ms": 21_000_000,
+        "preset": "accuracy_4",
+        "slot": 0,
+        "gpus": (0, 1),
+        "device": "cuda",
+        "processes": 2,
+        "memory_gb_per_gpu": 80.0,
+        "profile": ACCURACY_4.profile,
+        "request": {},
+    }
+    return JobSpec.model_validate(told | changes)
+
+
+def settled(task_type: str, row: int = 4096, lacks: int = 0, **changes: object) -> Settled:
+    return settle(spec(task_type, **changes), LLAMA_8B, row, GPU, lacks, lacks)
+
+
+def test_a_task_that_samples_answers_is_planned_with_their_cache() -> None:
+    chat, grpo = settled(CHAT), settled(GRPO)
+    assert (chat.parallel, chat.sampled_rows, chat.generations) == ("fsdp2", 0, 1)
+    assert (grpo.parallel, grpo.optimizer) == ("ddp", "adamw8bit")
+    rows = grpo.micro * grpo.accumulation
+    assert rows == chat.micro * chat.accumulation == ACCURACY_4.profile.batch_size
+    assert grpo.sampled_rows % grpo.micro == 0
+    assert rows % grpo.sampled_rows == 0
+    assert grpo.sampled_rows * 2 % grpo.generations == 0
+    assert grpo.sampled_rows < rows  # 32 rows of 4096 tokens would not fit
+    assert settled(GRPO, row=1024).sampled_rows == rows
+
+
+def test_an_attempt_that_lacked_memory_samples_half_as_many() -> None:
+    first, second, last = (settled(GRPO, lacks=lacks) for lacks in (0, 1, 9))
+    assert (second.micro, second.sampled_rows) == (first.micro // 2, first.sampled_rows // 2)
+    assert (last.micro, last.sampled_rows, last.generations) == (1, 1, 2)
+
+
+def test_one_gpu_samples_two_answers_at_least() -> None:
+    alone = settled(GRPO, lacks=9, processes=1, gpus=(0,))
+    assert (alone.micro, alone.sampled_rows, alone.generations) == (1, 2, 2)
+    one_row = replace(ACCURACY_4.profile, batch_size=1, gradient_accumulation_steps=1)
+    with pytest.raises(InputError, match="found 1 row in all"):
+        settled(GRPO, processes=1, gpus=(0,), profile=one_row)
+
+
+def test_an_answer_takes_half_a_row_at_most() -> None:
+    assert most_answer(spec(GRPO), 8192) == spec(GRPO).training.most_completion
+    assert most_answer(spec(GRPO), 64) == 32
+
+
+def test_a_model_of_which_no_row_fits_is_one_clear_line() -> None:
+    with pytest.raises(InputError, match=r"not one row of 4096 tokens fits 2 GPU\(s\) of 20"):
+        settled(GRPO, memory_gb_per_gpu=20.0)
