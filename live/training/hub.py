@@ -148,7 +148,17 @@ def upload(
 def _done(
     errand: dict[str, Any], settings: HubSettings, left_s: LeftS, beat: Beat
 ) -> dict[str, Any]:
-    """Try until it is done, refused, or out of time."""
+    """Try until it is done, refused, or out of time; a try goes on where the one before broke off.
+
+    What the hub's library remembers for that is in the home that the tries have in common.
+    """
+    with tempfile.TemporaryDirectory(prefix="four-slot-hub-") as home:
+        return _tried({**errand, "home": home}, settings, left_s, beat)
+
+
+def _tried(
+    errand: dict[str, Any], settings: HubSettings, left_s: LeftS, beat: Beat
+) -> dict[str, Any]:
     more = {"endpoint": settings.endpoint, "token_file": settings.token_file}
     why, pause_s = "there is no time left", PAUSE_S
     for tries in range(TRIES):
@@ -176,27 +186,26 @@ def _wait(seconds: float, beat: Beat) -> None:
 def _errand(errand: dict[str, Any], left_s: LeftS, beat: Beat) -> dict[str, Any]:
     """One process, one errand."""
     failed: dict[str, Any] = {"ok": False, "refused": False}
-    with tempfile.TemporaryDirectory(prefix="four-slot-hub-") as home:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "live.training.hub_process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # a traceback could tell the token
-            env=_environment(home),
-            text=True,
-        )
-        assert child.stdin is not None
-        assert child.stdout is not None
-        with child, child.stdin:
-            child.stdin.write(json.dumps(errand))
-            child.stdin.close()
-            while child.poll() is None:
-                beat()
-                if left_s() <= 0:
-                    child.kill()
-                    return {**failed, "why": "there is no time left"}
-                sleep(LOOK_S)
-            said = child.stdout.read()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "live.training.hub_process"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # a traceback could tell the token
+        env=_environment(errand["home"]),
+        text=True,
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    with child, child.stdin:
+        child.stdin.write(json.dumps(errand))
+        child.stdin.close()
+        while child.poll() is None:
+            beat()
+            if left_s() <= 0:
+                child.kill()
+                return {**failed, "why": "there is no time left"}
+            sleep(LOOK_S)
+        said = child.stdout.read()
     try:
         told: dict[str, Any] = json.loads(said)
     except ValueError:

@@ -115,9 +115,20 @@ class Kept:
         """Shares are exchanged at every micro-batch: whole gradients would not fit."""
         return nullcontext()
 
+    @property
+    def written(self: Any) -> torch.dtype:
+        """What weights are handed in as: as wide as the base model's."""
+        return torch.bfloat16 if self.args.bf16 else torch.float32
+
+    @property
+    def adapter_bytes(self: Any) -> int:
+        """Of the file that is handed in."""
+        weights: int = sum(each.numel() for each in self.weights.values())
+        return weights * self.written.itemsize  # type: ignore[no-any-return]
+
     def write_adapter(self: Any) -> Path:
         """The adapter with all that it is loaded by, in its place all at once."""
-        held = gathered(self.weights.items())
+        held = gathered((name, each.to(self.written)) for name, each in self.weights.items())
         final: Path = self.folder / OUTPUT / ADAPTER
         if dist.get_rank() == 0:
             scratch = final.with_name(f".{ADAPTER}")

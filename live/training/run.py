@@ -32,6 +32,12 @@ FINISH_FACTOR = 1.5
 """The last evaluation is made when so many times its usual time is left."""
 EVEN = 4
 """Evaluations, and saves, of a job without a deadline."""
+DISK_BYTES_S = 0.5e9
+"""Bytes a second that an adapter is written, and read back; *assumed*, on the low side of NVMe."""
+READINGS = 3
+"""Times that an adapter passes the disk at the end: written, looked at, put back to be measured."""
+CHECKPOINT_SHARE = 6
+"""Of a checkpoint, over the adapter handed in: fp32 weights and both moments, over bf16."""
 PROBE_BATCHES = 2
 """Batches of a rank that are timed to know how many rows can be evaluated."""
 
@@ -93,7 +99,8 @@ class Run(ABC):
         else:
             # From within train(): accelerate takes a model that was evaluated before for one that
             # is joined to the other ranks already.
-            pacing.first_look = lambda: look_at_base(trainer, pacing, self._schedule_settings())
+            settings = self._schedule_settings(trainer.adapter_bytes)
+            pacing.first_look = lambda: look_at_base(trainer, pacing, settings)
         self._record(facts, pacing)
         self.files.beat(EVALUATION_S)
         if pacing.may_begin(found[1].step if found else 0):
@@ -104,7 +111,8 @@ class Run(ABC):
         return self._finished(facts, trainer, pacing)
 
     def _pacing(self, facts: Facts, trainer: Any, pace: dict[str, Any]) -> Pacing:
-        schedule = Schedule(self._schedule_settings(), facts.most_steps, pace.get("schedule"))
+        settings = self._schedule_settings(trainer.adapter_bytes)
+        schedule = Schedule(settings, facts.most_steps, pace.get("schedule"))
         pacing = Pacing(
             self.files,
             self.device,
@@ -124,11 +132,16 @@ class Run(ABC):
         if not self.files.rank:
             write_training(self.files.folder, record)
 
-    def _schedule_settings(self) -> ScheduleSettings:
+    def _schedule_settings(self, adapter_bytes: int) -> ScheduleSettings:
+        """The estimates until they are measured, of an adapter of so many bytes when handed in."""
         spec = self.spec
+        files_s = adapter_bytes / DISK_BYTES_S
+        uploads = spec.training.submit == "hub"
+        upload_s = adapter_bytes / 1e6 / spec.training.upload_megabytes_per_second
         return ScheduleSettings(
             margin_s=max(0.0, (spec.deadline_ms - spec.warn_ms) / MS_PER_SECOND),
-            finish_s=60.0 if spec.training.submit == "hub" else 10.0,
+            finish_s=READINGS * files_s + (60.0 + upload_s if uploads else 10.0),
+            save_s=15.0 + CHECKPOINT_SHARE * files_s,
             evaluation_s=5.0 if spec.device == "cpu" else 30.0,
             even=EVEN,
         )

@@ -61,6 +61,9 @@ class TrainingSettings(BaseModel):
     namespace: Name | None = Field(
         default=None, description="The hub account that adapters are uploaded to."
     )
+    upload_megabytes_per_second: Annotated[float, Field(gt=0, le=100_000)] = Field(
+        default=50.0, description="How fast adapters go up; the time for it is kept free."
+    )
     private: bool = Field(default=False, description="Whether repositories are made private.")
     token_file: Folder | None = Field(
         default=None, description="File that holds the hub token; read by the hub process alone."

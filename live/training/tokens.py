@@ -4,6 +4,7 @@ Tokenised here and not by the trainer, since the memory plan needs the longest r
 a trainer, and since a chat template without generation markers has no assistant mask of its own.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ def sft_row(tokenizer: Any, example: Example, max_length: int) -> Row | None:
     of the completion is left to learn.
     """
     if "messages" in example:
-        ids, labels = _chat(tokenizer, example["messages"])
+        ids, labels = _chat(tokenizer, example["messages"], max_length)
     elif isinstance(example["prompt"], str):
         ids, labels = _plain(tokenizer, example["prompt"], example["completion"])
     else:
@@ -58,32 +59,52 @@ def _rendered(tokenizer: Any, messages: Sequence[Example], *, open_turn: bool) -
     return ids
 
 
-def _chat(tokenizer: Any, messages: Sequence[Example]) -> tuple[list[int], list[int]]:
+def _chat(
+    tokenizer: Any, messages: Sequence[Example], max_length: int
+) -> tuple[list[int], list[int]]:
     """A conversation: every turn of the assistant counts, where the template allows to tell it."""
     if tokenizer.chat_template is None:
         return _without_template(tokenizer, messages)
+    if not tokenizer.is_fast:  # it tells no positions
+        return _last_turn(tokenizer, messages)
     try:
-        return _all_turns(tokenizer, messages)
+        return _all_turns(tokenizer, messages, max_length)
     except PrefixMismatch:
         return _last_turn(tokenizer, messages)
 
 
-def _all_turns(tokenizer: Any, messages: Sequence[Example]) -> tuple[list[int], list[int]]:
+def _all_turns(
+    tokenizer: Any, messages: Sequence[Example], max_length: int
+) -> tuple[list[int], list[int]]:
     """Each assistant turn lies between its prefix with the turn opened and its prefix with it.
 
-    Raises PrefixMismatch when the template renders a prefix otherwise than the whole.
+    Prefixes are told apart as text, so that a conversation becomes tokens once however many turns
+    it has; turns past ``max_length`` tokens are not looked for. Raises PrefixMismatch when the
+    template renders a prefix otherwise than the whole.
     """
-    whole = _rendered(tokenizer, messages, open_turn=False)
-    labels = [IGNORED] * len(whole)
+    whole = _text(tokenizer, messages, open_turn=False)
+    told = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
+    ids, starts = told["input_ids"], [start for start, _ in told["offset_mapping"]]
+    labels = [IGNORED] * len(ids)
     for at, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        begin = _rendered(tokenizer, messages[:at], open_turn=True)
-        end = _rendered(tokenizer, messages[: at + 1], open_turn=False)
-        if whole[: len(begin)] != begin or whole[: len(end)] != end:
+        prefix = _text(tokenizer, messages[:at], open_turn=True)
+        turn = _text(tokenizer, messages[: at + 1], open_turn=False)
+        if not whole.startswith(prefix) or not whole.startswith(turn):
             raise PrefixMismatch
-        labels[len(begin) : len(end)] = whole[len(begin) : len(end)]
-    return whole, labels
+        begin, end = bisect_left(starts, len(prefix)), bisect_left(starts, len(turn))
+        labels[begin:end] = ids[begin:end]
+        if end >= max_length:
+            break
+    return ids, labels
+
+
+def _text(tokenizer: Any, messages: Sequence[Example], *, open_turn: bool) -> str:
+    told: str = tokenizer.apply_chat_template(
+        list(messages), tokenize=False, add_generation_prompt=open_turn
+    )
+    return told
 
 
 def _last_turn(tokenizer: Any, messages: Sequence[Example]) -> tuple[list[int], list[int]]:

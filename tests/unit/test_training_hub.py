@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import live.training.hub
 from live.training import hub as module
 from live.training.card import card
 from live.training.hub import (
@@ -286,6 +287,25 @@ def test_an_adapter_goes_up_with_its_card_and_nothing_else(
         "adapter_model.safetensors", "adapter_config.json", "README.md",
     }  # fmt: skip
     assert hub.repos["us/task"]["adapter_model.safetensors"] == BIG
+
+
+def test_tries_of_one_upload_share_a_home_that_is_gone_afterwards(
+    hub: FakeHub, settings: HubSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the hub's library remembers of a broken upload lies in its home."""
+    homes = []
+    environment = live.training.hub._environment
+
+    def seen(home: str) -> dict[str, str]:
+        homes.append((home, Path(home).is_dir()))
+        return environment(home)
+
+    monkeypatch.setattr(live.training.hub, "_environment", seen)
+    hub.faults["/api/repos/create"] = [503, 503]
+    uploaded(adapter(tmp_path / "a"), settings)
+    assert len(homes) > 1
+    assert set(homes) == {(homes[0][0], True)}
+    assert not Path(homes[0][0]).exists()
 
 
 def test_an_upload_that_lost_a_file_is_no_upload(

@@ -1,11 +1,13 @@
 """What a text job is trained with, on a GPU that is not here: the plan needs none."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from live.job_files import JobSpec
 from live.training.planning import CHAT, GRPO, Machine, Settled, most_answer, settle
+from live.training.run import Run
 from shared.architectures import architecture_of
 from shared.errors import InputError
 from shared.presets import ACCURACY_4
@@ -74,3 +76,14 @@ def test_an_answer_takes_half_a_row_at_most() -> None:
 def test_a_model_of_which_no_row_fits_is_one_clear_line() -> None:
     with pytest.raises(InputError, match=r"not one row of 4096 tokens fits 2 GPU\(s\) of 20"):
         settled(GRPO, memory_gb_per_gpu=20.0)
+
+
+@pytest.mark.parametrize(("submit", "fewest_s"), [("folder", 60), ("hub", 270)])
+def test_time_is_kept_for_the_hand_in_of_a_large_adapter(submit: str, fewest_s: float) -> None:
+    """10.7 GB: three passes of the disk, and 214 seconds at 50 MB a second where it is uploaded."""
+    told = {"submit": submit, "namespace": "us", "token_file": "/token"}
+    run = SimpleNamespace(spec=spec(CHAT, training=told))
+    small, large = (Run._schedule_settings(run, size) for size in (0, 10_700_000_000))
+    assert small.finish_s < 61
+    assert fewest_s < large.finish_s - small.finish_s < 1.1 * fewest_s + 10
+    assert large.save_s - small.save_s > 60
