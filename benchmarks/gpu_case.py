@@ -27,7 +27,7 @@ from live.training.kept import Data
 from live.training.loading import Source, tokenizer_of
 from live.training.planning import Settled, machine, settle
 from live.training.telling import peak_gb
-from shared.architectures import architecture_from_config
+from shared.architectures import MODULES, architecture_from_config
 from shared.presets import ACCURACY_4
 
 WARM_UP = 2
@@ -85,7 +85,7 @@ def ours(asked: dict[str, Any], device: torch.device, folder: Path) -> dict[str,
     """The worker's own trainer, on the worker's own plan."""
     spec = spec_of(asked, device.type == "cuda")
     shape = architecture_from_config(LlamaConfig(**WIDTHS[asked["width"]]).to_dict())
-    settled: Settled = settle(spec, shape, asked["row_tokens"], machine(spec.device), 0)
+    settled: Settled = settle(spec, shape, MODULES, asked["row_tokens"], machine(spec.device), 0)
     steps = WARM_UP + asked["steps"]
     count = settled.micro * settled.accumulation * dist.get_world_size() * steps
     ids = rows_of(asked, count)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from shared.presets import ACCURACY_4
 
 LOOK_S = 0.01
 PATIENCE_S = 900.0
+RANK = 128
+"""At the profile's own, one GPU would need the 8-bit optimizer: another library to load."""
 
 
 def spec_of(model: Path, rows: Path, trial: bool) -> JobSpec:
@@ -30,7 +33,7 @@ def spec_of(model: Path, rows: Path, trial: bool) -> JobSpec:
         task_id="bench", model=str(model), task_type="InstructTextTask", hours_to_complete=1.0,
         started_ms=0, deadline_ms=3_600_000, warn_ms=3_300_000, preset="accuracy_4", slot=0,
         gpus=(0,), device="cpu" if trial else "cuda", processes=1, memory_gb_per_gpu=80.0,
-        profile=ACCURACY_4.profile, local_files=True,
+        profile=replace(ACCURACY_4.profile, lora_r=RANK), local_files=True,
         request={"dataset": str(rows), "dataset_type": "instruct", "steps": 4},
         training={"epochs": 1.0, "most_held_out": 4},
     )  # fmt: skip

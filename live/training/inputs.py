@@ -15,7 +15,8 @@ from live.training.delivery import fetched_dataset
 from live.training.fetch import FetchFailed
 from live.training.kept import Data
 from live.training.loading import TINY, Source
-from live.training.planning import CHAT, DPO, GRPO, most_answer
+from live.training.planning import most_answer
+from live.training.rows import CHAT, DPO, GRPO
 from live.training.table import ReadLimits
 from live.training.together import on_rank_0
 from live.training.tokens import Row, preference_length, prompt_length, sft_row

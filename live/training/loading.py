@@ -17,6 +17,7 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
+from transformers.pytorch_utils import Conv1D
 
 from live.training.planning import Attention
 from shared.architectures import Architecture, architecture_from_config
@@ -73,6 +74,31 @@ def shape_of(source: Source) -> Architecture:
     except (OSError, ValueError) as why:
         raise InputError(f"{source.folder}: no config: {_first_line(why)}") from None
     return architecture_from_config(config.to_dict())
+
+
+def projections_of(source: Source) -> tuple[str, ...]:
+    """Names of the linear layers inside the model, its output head aside; no weight is read.
+
+    Raises InputError.
+    """
+    try:
+        config = (
+            _tiny_config()
+            if source.folder is None
+            else AutoConfig.from_pretrained(source.folder, **_SAFE)
+        )
+        with torch.device("meta"):
+            auto: Any = AutoModelForCausalLM  # it tells no types
+            model = auto.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError, AssertionError) as why:
+        raise InputError(f"{source.folder}: no such model: {_first_line(why)}") from None
+    head = model.get_output_embeddings()
+    found = {
+        name.rsplit(".", 1)[-1]
+        for name, each in model.named_modules()
+        if isinstance(each, torch.nn.Linear | Conv1D) and each is not head
+    }
+    return tuple(sorted(found))
 
 
 def model_of(source: Source, attention: Attention, device: torch.device) -> Any:

@@ -17,6 +17,11 @@ LOSS, REWARD = "eval_loss", "eval_reward"
 WARM_UP_STEPS = 3
 SAMPLING_S = 600.0
 """How long the answers of one step may take to be sampled."""
+IDLE_SHARE = 0.2
+"""Of the planned steps: what has to pass without a better evaluation before training ends early.
+Assumed."""
+REWARD_SHARE = 0.6
+"""Of the planned steps, before which a job of rewards is not ended early. Assumed."""
 EVALUATION_S = 1800.0
 """How long one evaluation or save may take without a sign of life."""
 
@@ -246,11 +251,27 @@ class Pacing(TrainerCallback):
             self.files.beat(EVALUATION_S)
             self._keep_best()
             self.files.beat()
-        since = sum(1 for each in told.evaluations if best and each.step > best.step)
-        if told.best is best and since >= self._patience:
-            told.why = f"no better evaluation since step {best.step}" if best else ""
+        if told.best is not found and self._idle(found.step):
+            told.why = f"no better evaluation since step {told.best.step if told.best else 0}"
             told.stopped = FINISH
             control.should_training_stop = True
+
+    def _idle(self, step: int) -> bool:
+        """Whether so many evaluations were no better, over so much of the plan, that none will be.
+
+        The learning rate falls all the way and the last steps gain most, so a few evaluations in a
+        row say little where there are many; a reward is noisy besides, and its early best is luck.
+        Numbers that are none say enough.
+        """
+        told, planned = self.told, self.schedule.planned_steps
+        best = told.best.step if told.best else 0
+        since = [each for each in told.evaluations if each.step > best]
+        if len(since) < self._patience:
+            return False
+        if not any(isfinite(each.value) for each in since):
+            return True
+        earliest = REWARD_SHARE * planned if self.measure == REWARD else 0.0
+        return step - best >= IDLE_SHARE * planned and step >= earliest
 
     def better(self, value: float, than: float) -> bool:
         """Whether one value of the measure is better than another."""

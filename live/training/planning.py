@@ -9,12 +9,13 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 from live.job_files import JobSpec
-from shared.architectures import Architecture
+from live.training.learning_rate import learning_rate
+from live.training.rows import DPO, GRPO
+from shared.architectures import MODULES, Architecture
 from shared.errors import InputError
 from shared.plan import Deviation, Plan, Setting, largest_plan
 from shared.profiles import TrainingProfile
 
-DPO, GRPO, CHAT, INSTRUCT = "DpoTask", "GrpoTask", "ChatTask", "InstructTextTask"
 CPU_RANK, CPU_ROWS, CPU_TOKENS = 8, 4, 256
 """The most that is trained on the CPU, where jobs are rehearsals: rank, rows, tokens a row."""
 COMPILE_FROM_HOURS = 2.0
@@ -22,12 +23,6 @@ COMPILE_FROM_HOURS = 2.0
 GENERATIONS = 8
 """Answers that a GRPO job samples for a prompt, at most: the trainer's default."""
 
-BASE_RATE, LORA_FACTOR, REFERENCE_WIDTH, REFERENCE_ALPHA = 5e-5, 10.0, 2000, 32
-WIDTH_EXPONENT = {"llama": 0.781, "qwen": 0.0775}
-ASSUMED_EXPONENT = 0.5
-RATE_SHARES = {DPO: 0.1, GRPO: 0.3}
-"""Share of the rate where answers are only weighed; *assumed*, to be calibrated. TRL's defaults
-have a twentieth, with which jobs of hours hardly move; at the whole rate answers degenerate."""
 CPU_ANSWERS = 16
 """Answers a rank samples for one GRPO step on the CPU: fewer tell good from bad too seldom."""
 
@@ -100,25 +95,10 @@ class Settled(Terms):
         return told
 
 
-def learning_rate(model: str, hidden_size: int, alpha: float, task_type: str) -> float:
-    """Peak rate for an adapter of this ``alpha``, by the literature's rule.
-
-    Ten times the rate of full tuning whatever the rank, falling with the model's width by a power
-    of its family ("LoRA Without Regret", Thinking Machines 2025, and its cookbook: 5e-5 * 10 *
-    (2000/width)**0.781 for Llama, **0.0775 for Qwen), there at an alpha of 32. Under Adam the
-    first steps move the product of the two matrices by alpha * rate, so the rate falls as alpha
-    grows. Other families: 0.5, *assumed*.
-    """
-    name = model.lower()
-    power = next((p for family, p in WIDTH_EXPONENT.items() if family in name), ASSUMED_EXPONENT)
-    rate = BASE_RATE * LORA_FACTOR * (REFERENCE_WIDTH / hidden_size) ** power
-    rate *= REFERENCE_ALPHA / alpha
-    return float(rate * RATE_SHARES.get(task_type, 1.0))
-
-
 def settle(
     spec: JobSpec,
     shape: Architecture,
+    projections: tuple[str, ...],
     longest_row: int,
     machine: Machine,
     lacks_of_memory: int,
@@ -126,12 +106,14 @@ def settle(
 ) -> Settled:
     """What the job is trained with.
 
-    longest_row: tokens of the data's longest example, prompt and answer. lacks_of_memory: attempts
-    of this job that ran out of memory; each halves the rows at once. faults: attempts that failed,
-    whatever of. Raises InputError when not one row fits the slot.
+    projections: names of the model's linear layers. longest_row: tokens of the data's longest
+    example, prompt and answer. lacks_of_memory: attempts of this job that ran out of memory; each
+    halves the rows at once. faults: attempts that failed, whatever of. Raises InputError when not
+    one row fits the slot, or there is no layer to adapt.
     """
+    targets = _targets(spec, projections)
     if not machine.cuda:
-        return _on_the_cpu(spec, shape)
+        return _on_the_cpu(spec, shape, targets)
     profile = _for_task(spec.profile, spec.task_type)
     plan = largest_plan(
         shape,
@@ -147,7 +129,7 @@ def settle(
             f"model: {spec.model}: not one row of {longest_row} tokens fits {spec.processes} "
             f"GPU(s) of {spec.memory_gb_per_gpu:.1f} GB, every concession made"
         )
-    return _settled(spec, shape, plan, machine, (lacks_of_memory, faults))
+    return _settled(spec, shape, targets, plan, machine, (lacks_of_memory, faults))
 
 
 def _rows_each(task_type: str) -> int:
@@ -160,11 +142,38 @@ def _for_task(profile: TrainingProfile, task_type: str) -> TrainingProfile:
     return replace(profile, max_length=profile.max_length * _rows_each(task_type))
 
 
+def _targets(spec: JobSpec, projections: tuple[str, ...]) -> tuple[str, ...]:
+    """The layers that are adapted: the profile's, or all there are where it means all of them.
+
+    Families name them otherwise (Phi-3 has two fused into ``qkv_proj``), and the experts of a
+    mixture are no layers of their own. Raises InputError when none is left.
+    """
+    wanted = spec.profile.target_modules
+    all_meant = set(MODULES) <= set(wanted) and not set(wanted) <= set(projections)
+    targets = projections if all_meant else tuple(n for n in wanted if n in projections)
+    if not targets:
+        raise InputError(f"model: found no layer named {', '.join(wanted)}, allowed are families "
+                         "that have one of them")  # fmt: skip
+    return targets
+
+
+def _other_targets(profile: TrainingProfile, targets: tuple[str, ...]) -> list[Deviation]:
+    wanted, given = ", ".join(profile.target_modules), ", ".join(targets)
+    why = "these are the model's linear layers; experts that are no layers of their own stay as are"
+    return [Deviation("target_modules", wanted, given, why)] if wanted != given else []
+
+
 def _settled(
-    spec: JobSpec, shape: Architecture, plan: Plan, machine: Machine, before: tuple[int, int]
+    spec: JobSpec,
+    shape: Architecture,
+    targets: tuple[str, ...],
+    plan: Plan,
+    machine: Machine,
+    before: tuple[int, int],
 ) -> Settled:
     """before: attempts that ran out of memory, and that failed at all."""
-    profile, missing, (lacks, faults) = spec.profile, list(plan.deviations), before
+    profile, (lacks, faults) = spec.profile, before
+    missing = [*plan.deviations, *_other_targets(profile, targets)]
     micro = max(1, plan.micro_batch >> lacks)
     rows = profile.batch_size * profile.gradient_accumulation_steps
     while rows % micro:
@@ -189,7 +198,7 @@ def _settled(
         lora_r=plan.lora_r,
         lora_alpha=alpha,
         lora_dropout=profile.lora_dropout,
-        target_modules=profile.target_modules,
+        target_modules=targets,
         max_length=profile.max_length,
         parallel=plan.parallel,
         optimizer=plan.optimizer,
@@ -249,7 +258,7 @@ def _compiles(spec: JobSpec, faults: int, missing: list[Deviation]) -> bool:
     return why is None
 
 
-def _on_the_cpu(spec: JobSpec, shape: Architecture) -> Settled:
+def _on_the_cpu(spec: JobSpec, shape: Architecture, targets: tuple[str, ...]) -> Settled:
     """A rehearsal's size, whatever the profile; every setting that is not taken is told."""
     profile = spec.profile
     rows = min(profile.batch_size * profile.gradient_accumulation_steps, CPU_ROWS)
@@ -269,6 +278,7 @@ def _on_the_cpu(spec: JobSpec, shape: Architecture) -> Settled:
         "attention": (profile.attention, "sdpa"),
     }
     why = "there is no GPU: on the CPU a job is a rehearsal"
+    missing = [Deviation(k, w, g, why) for k, (w, g) in given.items() if w != g]
     return Settled(
         sampled_rows=rows if samples else 0,
         generations=_generations(rows * spec.processes) if samples else 1,
@@ -278,7 +288,7 @@ def _on_the_cpu(spec: JobSpec, shape: Architecture) -> Settled:
         lora_r=rank,
         lora_alpha=alpha,
         lora_dropout=profile.lora_dropout,
-        target_modules=profile.target_modules,
+        target_modules=targets,
         max_length=min(profile.max_length, CPU_TOKENS),
         # To try them where there is no GPU.
         parallel="fsdp2" if spec.request.get("parallel") == "fsdp2" else "ddp",
@@ -290,7 +300,7 @@ def _on_the_cpu(spec: JobSpec, shape: Architecture) -> Settled:
         learning_rate=learning_rate(spec.model, shape.hidden_size, alpha, spec.task_type),
         plan=None,
         predicted_gb=None,
-        not_taken=tuple(Deviation(k, w, g, why) for k, (w, g) in given.items() if w != g),
+        not_taken=(*missing, *_other_targets(profile, targets)),
     )
 
 

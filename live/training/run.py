@@ -17,8 +17,8 @@ from live.training.delivery import delivered
 from live.training.facts import Facts
 from live.training.kept import ADAPTER, SEED, paced
 from live.training.pacing import EVALUATION_S, Pacing
-from live.training.planning import GRPO
 from live.training.record import write_training
+from live.training.rows import GRPO
 from live.training.schedule import Schedule
 from live.training.submission import checked, put_back
 from live.training.telling import record_of

@@ -7,7 +7,6 @@ from functools import wraps
 from typing import Any
 
 from live.training import stand_ins
-from live.training.planning import GRPO
 from live.training.rewards import (
     RewardFailed,
     RewardPool,
@@ -15,6 +14,7 @@ from live.training.rewards import (
     TrlReward,
     read_functions,
 )
+from live.training.rows import GRPO
 from live.worker_files import WorkerFiles
 from shared.errors import InputError
 

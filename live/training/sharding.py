@@ -27,8 +27,10 @@ def shard(model: Any, device: torch.device) -> None:
 
 
 def _layers(model: Any) -> list[torch.nn.Module]:
+    """The decoder layers: what transformers says may not be split."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return list(inner.model.layers)
+    kinds = set(inner._no_split_modules or ())
+    return [each for each in inner.modules() if type(each).__name__ in kinds]
 
 
 def whole(weight: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ Sentences with something to learn in them, always the same, in the form of each 
 
 from typing import Any
 
-from live.training.planning import CHAT, DPO, GRPO
+from live.training.rows import CHAT, DPO, GRPO
 
 ROWS = 512
 HELD_OUT = 16

@@ -12,7 +12,13 @@ from live.training.delivery import fetched_model
 from live.training.facts import Facts
 from live.training.inputs import SLOW_S, data_of, source_of, texts_of
 from live.training.kept import Data
-from live.training.loading import model_of, shape_of, tokenizer_of, with_template
+from live.training.loading import (
+    model_of,
+    projections_of,
+    shape_of,
+    tokenizer_of,
+    with_template,
+)
 from live.training.planning import CPU_TOKENS, Settled, machine, settle
 from live.training.run import Run
 from live.training.scoring import reward_functions
@@ -34,7 +40,13 @@ class TextRun(Run):
         most = CPU_TOKENS if spec.device == "cpu" else spec.profile.max_length
         data = data_of(self.files, texts, tokenizer, most)
         settled = settle(
-            spec, shape, data.longest_row, machine(spec.device), self.lacks(), self.faults()
+            spec,
+            shape,
+            projections_of(source),
+            data.longest_row,
+            machine(spec.device),
+            self.lacks(),
+            self.faults(),
         )
         self.files.beat(SLOW_S)
         place = torch.device("cpu") if settled.parallel == "fsdp2" else self.device

@@ -10,9 +10,9 @@ from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTr
 from live.job_files import JobSpec
 from live.training.checkpoints import trainable
 from live.training.kept import Data, Kept, arguments
-from live.training.planning import DPO, GRPO, Settled, most_answer
+from live.training.planning import Settled, most_answer
+from live.training.rows import DPO, GRPO
 from live.training.sharding import shard
-from shared.errors import InputError
 
 
 class PlacedLater:
@@ -73,14 +73,6 @@ def _grpo(spec: JobSpec, settled: Settled, told: dict[str, Any], rewards: dict[s
     return Grpo, config, {"reward_funcs": rewards["functions"]}
 
 
-def _check_targets(model: Any, settled: Settled) -> None:
-    """Raise InputError for a model without any of the layers that are to be adapted."""
-    names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
-    if names.isdisjoint(settled.target_modules):
-        wanted = ", ".join(settled.target_modules)
-        raise InputError(f"model: found no layer named {wanted}: no family that is trained here")
-
-
 def made(
     spec: JobSpec,
     settled: Settled,
@@ -99,7 +91,6 @@ def made(
     kind, config, more = build(spec, settled, arguments(spec, settled, folder, most_steps), rewards)
     if sharded:
         kind = type(f"Sharded{kind.__name__}", (PlacedLater, kind), {})
-    _check_targets(model, settled)
     trainer = kind(
         model=model,
         args=config,

@@ -1,17 +1,27 @@
 """What a text job is trained with, on a GPU that is not here: the plan needs none."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+pytest.importorskip("torch")
+import peft
+import transformers
+
 from live.job_files import JobSpec
-from live.training.planning import CHAT, GRPO, Machine, Settled, most_answer, settle
+from live.training.loading import Source, projections_of
+from live.training.planning import Machine, Settled, most_answer, settle
+from live.training.rows import CHAT, GRPO
 from live.training.run import Run
-from shared.architectures import architecture_of
+from live.training.sharding import _layers
+from live.training.trainers import lora
+from shared.architectures import MODULES, architecture_of
 from shared.errors import InputError
 from shared.presets import ACCURACY_4
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 GPU = Machine(cuda=True, flash=True, bits8=True)
 LLAMA_8B = architecture_of("meta-llama/Llama-3.1-8B")
 
@@ -38,7 +48,7 @@ def spec(task_type: str, **changes: object) -> JobSpec:
 
 
 def settled(task_type: str, row: int = 4096, lacks: int = 0, **changes: object) -> Settled:
-    return settle(spec(task_type, **changes), LLAMA_8B, row, GPU, lacks, lacks)
+    return settle(spec(task_type, **changes), LLAMA_8B, MODULES, row, GPU, lacks, lacks)
 
 
 def test_a_task_that_samples_answers_is_planned_with_their_cache() -> None:
@@ -87,3 +97,45 @@ def test_time_is_kept_for_the_hand_in_of_a_large_adapter(submit: str, fewest_s: 
     assert small.finish_s < 61
     assert fewest_s < large.finish_s - small.finish_s < 1.1 * fewest_s + 10
     assert large.save_s - small.save_s > 60
+
+
+FAMILIES = {  # the linear layers of tiny models of other families
+    "Phi3": ("down_proj", "gate_up_proj", "o_proj", "qkv_proj"),
+    "GPTNeoX": ("dense", "dense_4h_to_h", "dense_h_to_4h", "query_key_value"),
+    "Mixtral": ("k_proj", "o_proj", "q_proj", "v_proj"),
+    "Qwen3": tuple(sorted(MODULES)),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_linear_layer_is_adapted_whatever_its_name(family: str, tmp_path: Path) -> None:
+    config = getattr(transformers, f"{family}Config")(
+        hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, vocab_size=300, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    config.save_pretrained(tmp_path)
+    there = projections_of(Source("owner/model", tmp_path))
+    assert there == FAMILIES[family]
+    found = settle(spec(CHAT), LLAMA_8B, there, 4096, GPU, 0)
+    told = {each.setting: each for each in found.not_taken}
+    if family == "Qwen3":
+        assert found.target_modules == ACCURACY_4.profile.target_modules
+        assert "target_modules" not in told
+    else:
+        assert found.target_modules == there
+        assert told["target_modules"].given == ", ".join(there)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    adapted = peft.get_peft_model(model, lora(found))
+    assert adapted.get_nb_trainable_parameters()[0] > 0
+    assert len(_layers(adapted)) == 2
+
+
+def test_a_model_without_such_layers_is_one_clear_line() -> None:
+    some = replace(ACCURACY_4.profile, target_modules=("q_proj", "v_proj"))
+    there = ("fc1", "q_proj")
+    found = settle(spec(CHAT, profile=some), LLAMA_8B, there, 4096, GPU, 0)
+    assert found.target_modules == ("q_proj",)
+    with pytest.raises(InputError, match="found no layer named q_proj, v_proj"):
+        settle(spec(CHAT, profile=some), LLAMA_8B, ("fc1",), 4096, GPU, 0)
+    with pytest.raises(InputError, match="found no layer named q_proj, k_proj"):
+        settle(spec(CHAT), LLAMA_8B, (), 4096, GPU, 0)
