@@ -5,30 +5,24 @@ needs, and its end is entered at the virtual time at which it happens.
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Annotated, Any, Literal
-from uuid import NAMESPACE_URL, uuid5
+from typing import Any
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from live.clock import Clock
 from live.gpus import CpuSlots, Device, GpuProcess
-from live.intake.protocol import task_uuid
+from live.rehearsal_files import Event
 from live.service import Service
 from shared.decisions import Policy
-from shared.errors import InputError
 from shared.inputs import OperatorAsked, PolicyPut
 from shared.jobs import Answer, Effect
 from shared.ledger import LedgerEntry
 from shared.presets import preset_named
 from shared.units import MS_PER_HOUR, MS_PER_MINUTE, MS_PER_SECOND
-from shared.wire import OfferLine, offer_line
-from shared.wire_faults import one_line
+from shared.wire import OfferLine
 
 log = logging.getLogger(__name__)
 
@@ -36,18 +30,6 @@ START_LAG_MS = 5 * MS_PER_MINUTE
 """Virtual time from an acceptance to its start request."""
 MOST_TRIES = 3
 IMAGE, GRPO = "ImageTask", "GrpoTask"
-
-
-class Event(BaseModel):
-    """Something that befalls the box in the middle. at_hours: since the first offer, virtual."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    at_hours: Annotated[float, Field(ge=0, le=1e6)]
-    do: Literal["drain", "resume", "disk_full", "disk_free", "gpu_fails", "gpu_repaired", "policy"]
-    gpu: Annotated[int, Field(ge=0, le=63)] = 0
-    preset: str | None = None
-    cap: Annotated[int, Field(ge=1, le=24)] | None = None
 
 
 @dataclass
@@ -111,54 +93,6 @@ class Report:
         for name, share in (("answer_ms_median", 0.5), ("answer_ms_p99", 0.99)):
             told[name] = times[min(len(times) - 1, int(share * len(times)))] if times else None
         return told
-
-
-def read_offer_lines(path: Path) -> list[OfferLine]:
-    """The offers of a JSON-lines file, by time. Raises InputError naming the line and the key."""
-    if path.suffix in (".csv", ".parquet"):
-        raise InputError(f"{path}: found {path.suffix}, allowed here are JSON lines (.jsonl)")
-    offers = []
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    offers.append(_for_the_wire(offer_line(line)))
-                except InputError as wrong:
-                    raise InputError(f"{path}:{number}: {wrong}") from None
-    except OSError as why:
-        raise InputError(f"{path}: cannot be read: {(why.strerror or str(why)).lower()}") from None
-    if not offers:
-        raise InputError(f"{path}: found no offer, allowed is one or more")
-    return sorted(offers, key=lambda each: (each.received_at, each.task_id))
-
-
-def _for_the_wire(offer: OfferLine) -> OfferLine:
-    """The market names its tasks by UUIDs; a file may do otherwise, and gets one for each name."""
-    try:
-        task_uuid(offer.task_id)
-    except InputError:
-        return offer.model_copy(update={"task_id": str(uuid5(NAMESPACE_URL, offer.task_id))})
-    return offer
-
-
-def read_events(path: Path | None) -> list[Event]:
-    """The events of a JSON-lines file, by time. Raises InputError naming the line and the key."""
-    if path is None:
-        return []
-    events = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as why:
-        raise InputError(f"{path}: cannot be read: {why}") from None
-    for number, line in enumerate(lines, start=1):
-        try:
-            content = json.loads(line)
-            events.append(Event.model_validate(content))
-        except ValidationError as wrong:
-            raise InputError(f"{path}:{number}: {one_line(wrong, content)}") from None
-        except ValueError as wrong:
-            raise InputError(f"{path}:{number}: no valid JSON: {wrong}") from None
-    return sorted(events, key=lambda each: each.at_hours)
 
 
 class Rehearsal:

@@ -13,7 +13,8 @@ from typing import Any
 from live import logs
 from live.clock import ScaledClock
 from live.config import Config, policy_of, read_config
-from live.rehearsal import Rehearsal, StageSet, read_events, read_offer_lines
+from live.rehearsal import Rehearsal, StageSet
+from live.rehearsal_files import read_events, read_offer_lines
 from live.service import Service, Setting
 from shared.errors import InputError
 
