@@ -23,10 +23,11 @@ MODULES = {
 }
 """Distributions whose module bears another name."""
 OPTIONAL = {
-    "diffusers": "image tasks, whose offers are refused without it",
-    "flash-attn": "attention in less memory and time",
-    "bitsandbytes": "the 8-bit optimizer, where the plan of a large model asks for it",
+    "diffusers": ("image", "image tasks, whose offers are refused without it"),
+    "flash-attn": ("gpu", "attention in less memory and time"),
+    "bitsandbytes": ("gpu", "the 8-bit optimizer, where the plan of a large model asks for it"),
 }
+"""Distribution: the extra that brings it, and what it is good for."""
 
 
 def _python(_: Scene) -> Iterator[Line]:
@@ -80,11 +81,10 @@ def _sqlite(_: Scene) -> Iterator[Line]:
 
 
 def _optional(scene: Scene) -> Iterator[Line]:
-    for name, good_for in OPTIONAL.items():
+    for name, (extra, good_for) in OPTIONAL.items():
         if find_spec(name.replace("-", "_")) is not None:
             yield ok(name, "present")
-        elif scene.cuda:
-            extra = "image" if name == "diffusers" else "gpu"
+        elif scene.cuda or extra != "gpu":
             remedy = f"for {good_for}: pip install '.[{extra}]'"
             yield hint(name, "not installed; jobs run without it", remedy)
         else:

@@ -8,7 +8,6 @@ nothing is done again. For one process of a job; the others read what it wrote.
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -17,12 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from live.job_files import read_record, write_record
 from live.training.address import FetchLimits, shown
-from live.training.fetch import Beat, fetch
+from live.training.fetch import Beat
+from live.training.raw import Raw, address_of, brought, hashed_all, is_here
 from live.training.read import Table, read, read_shards
 from live.training.rows import Prepared, columns_of, examples
 from live.training.split import LEAST, MOST, SHARE, split
 from live.training.store import MAPPED, deal, gathered
-from live.training.table import ReadLimits
+from live.training.table import ReadLimits, kind_of
 from shared.errors import InputError
 from shared.wire import found
 
@@ -33,7 +33,6 @@ HUB = "hf"
 """The file format of a dataset that is told by its name on the hub."""
 MOST_NAMES = 20
 """Columns that a message names."""
-HASH_BYTES = 1 << 20
 
 
 FromHub = Callable[[str, Path], None]
@@ -94,16 +93,6 @@ class DataRecord(BaseModel):
     longest: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Raw:
-    """The file as it came, wherever it lies."""
-
-    source: str
-    path: Path
-    bytes: int
-    sha256: str
-
-
 def prepare(
     request: Mapping[str, Any],
     task_type: str,
@@ -138,8 +127,12 @@ def prepare(
     finally:
         (place / MAPPED).unlink(missing_ok=True)
     write_record(place, RECORD, record)
-    if raw.path == place / RAW:
-        shutil.rmtree(raw.path) if raw.path.is_dir() else raw.path.unlink(missing_ok=True)
+    if raw.path != place / RAW:
+        return record
+    if raw.path.is_dir():
+        shutil.rmtree(raw.path)
+    else:
+        raw.path.unlink(missing_ok=True)
     return record
 
 
@@ -157,57 +150,26 @@ def _raw(
     local_files: bool,
     beat: Beat,
     from_hub: FromHub | None,
-) -> _Raw:
-    """What to read: a file of this machine, what was fetched before, or what is fetched now."""
-    address = request.get("dataset")
-    if not isinstance(address, str) or not address or "\x00" in address:
-        raise InputError(f"dataset: found {found(address)}, allowed is an address")
-    if local_files and Path(address).is_absolute():
-        return _hashed(address, Path(address), beat)
-    path = place / RAW
-    if request.get("file_format") == HUB:
-        if from_hub is None:
-            raise InputError(
-                f"dataset: found {found(shown(address))} of file_format hf, allowed is the https "
-                "address of a file: training.hub_datasets is off"
-            )
-        if not path.is_dir():
-            from_hub(address, path)
-        return _hashed_all(shown(address), path, beat)
-    if path.is_file():  # it was put there whole, and its address may have expired since
-        return _hashed(shown(address), path, beat)
-    got = fetch(address, path, limits.fetch, beat)
-    return _Raw(shown(address), path, got.bytes, got.sha256)
-
-
-def _hashed(source: str, path: Path, beat: Beat) -> _Raw:
-    count, digest = 0, sha256()
-    try:
-        if not path.is_file():
-            raise InputError(f"dataset: found {found(source)}, allowed is a file that is there")
-        with path.open("rb") as file:
-            while block := file.read(HASH_BYTES):
-                count += len(block)
-                digest.update(block)
-                beat()
-    except OSError as why:
-        raise InputError(f"{source}: cannot be read: {why.strerror}") from None
-    return _Raw(source, path, count, digest.hexdigest())
-
-
-def _hashed_all(source: str, folder: Path, beat: Beat) -> _Raw:
-    """Of a folder: all its files, in the order of their names."""
-    count, digest = 0, sha256()
-    for path in sorted(each for each in folder.iterdir() if each.is_file()):
-        one = _hashed(source, path, beat)
-        count += one.bytes
-        digest.update(one.sha256.encode())
-    return _Raw(source, folder, count, digest.hexdigest())
+) -> Raw:
+    """What to read: one file, or the files of a dataset of the hub."""
+    address, path = address_of(request, "dataset"), place / RAW
+    if request.get("file_format") != HUB or is_here(address, local_files=local_files):
+        return brought(
+            "dataset", address, path, limits.fetch, beat, kind_of, local_files=local_files
+        )
+    if from_hub is None:
+        raise InputError(
+            f"dataset: found {found(shown(address))} of file_format hf, allowed is the https "
+            "address of a file: training.hub_datasets is off"
+        )
+    if not path.is_dir():
+        from_hub(address, path)
+    return hashed_all(shown(address), path, beat)
 
 
 def _written(
     place: Path,
-    raw: _Raw,
+    raw: Raw,
     table: Table,
     rows: Prepared,
     limits: DataLimits,

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi
+from huggingface_hub import DatasetInfo, HfApi, ModelInfo
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -121,22 +121,32 @@ def wanted_rows(names: dict[str, int]) -> dict[str, int]:
 
 def fetch_dataset(api: HfApi, errand: dict[str, Any]) -> dict[str, Any]:
     """Bring a dataset's rows into ``folder``. Raises Refused, and what the hub's library raises."""
-    folder = Path(errand["folder"])
     info = api.dataset_info(errand["repo"], files_metadata=True, timeout=ANSWER_S)
-    files = wanted_rows({each.rfilename: each.size or 0 for each in info.siblings or ()})
+    files = wanted_rows(_sizes(info))
+    _download(api, errand, info.sha, files, repo_type="dataset")
+    return {"revision": info.sha, "files": sorted(files)}
+
+
+def _sizes(info: ModelInfo | DatasetInfo) -> dict[str, int]:
+    return {each.rfilename: each.size or 0 for each in info.siblings or ()}
+
+
+def _download(
+    api: HfApi, errand: dict[str, Any], revision: str | None, files: dict[str, int], **more: Any
+) -> None:
+    """Bring these files of a revision. Raises Refused, OSError, and the library's own."""
+    folder = Path(errand["folder"])
     _room_for(sum(files.values()), folder, errand["most_bytes"])
-    names = sorted(files)
     api.snapshot_download(
         errand["repo"],
-        repo_type="dataset",
-        revision=info.sha,
+        revision=revision,
         local_dir=folder,
-        allow_patterns=[glob.escape(name) for name in names],
+        allow_patterns=sorted(map(glob.escape, files)),
+        **more,
     )
-    missing = [name for name in names if not (folder / name).is_file()]
+    missing = sorted(name for name in files if not (folder / name).is_file())
     if missing:
         raise OSError(f"{missing[0]} did not come")
-    return {"revision": info.sha, "files": names}
 
 
 def _room_for(total: int, folder: Path, most_bytes: int) -> None:
@@ -152,26 +162,14 @@ def _room_for(total: int, folder: Path, most_bytes: int) -> None:
 
 def fetch_model(api: HfApi, errand: dict[str, Any]) -> dict[str, Any]:
     """Bring a model into ``folder``. Raises Refused, and what the hub's library raises."""
-    folder = Path(errand["folder"])
     info = api.model_info(errand["repo"], files_metadata=True, timeout=ANSWER_S)
-    names = {each.rfilename: each.size or 0 for each in info.siblings or ()}
     images = errand["index"] == IMAGE_INDEX
-    files = wanted_images(names) if images else wanted(names)
-    total = sum(files.values())
-    _room_for(total, folder, errand["most_bytes"])
-    api.snapshot_download(
-        errand["repo"],
-        revision=info.sha,
-        local_dir=folder,
-        allow_patterns=sorted(map(glob.escape, files)),
-    )
-    config = json.loads((folder / errand["index"]).read_bytes())
+    files = (wanted_images if images else wanted)(_sizes(info))
+    _download(api, errand, info.sha, files)
+    config = json.loads((Path(errand["folder"]) / errand["index"]).read_bytes())
     if "auto_map" in config:
         raise Refused("it needs code of its own, and none is run")
-    missing = sorted(name for name in files if not (folder / name).is_file())
-    if missing:
-        raise OSError(f"{missing[0]} did not come")
-    return {"revision": info.sha, "bytes": total}
+    return {"revision": info.sha, "bytes": sum(files.values())}
 
 
 def upload(api: HfApi, errand: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from live.training import data as data_module
+from live.training import raw as raw_module
 from live.training.data import HELD_OUT, RAW, TRAIN, DataLimits, DataRecord, prepare
 from live.training.fetch import Fetched, FetchFailed
 from live.training.read import Table, read, read_shards
@@ -628,7 +629,7 @@ def test_what_was_fetched_before_a_restart_is_not_fetched_again(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(data_module, "fetch", fetched)
+    monkeypatch.setattr(raw_module, "fetch", fetched)
     request = {"dataset": "https://h.example/x?secret=1", "dataset_type": COLUMNS}
 
     def go() -> DataRecord:
@@ -654,7 +655,7 @@ def test_what_could_not_be_fetched_leaves_nothing(
     def fails(*_: object) -> Fetched:
         raise FetchFailed("dataset: not now")
 
-    monkeypatch.setattr(data_module, "fetch", fails)
+    monkeypatch.setattr(raw_module, "fetch", fails)
     request = {"dataset": "https://h.example/x", "dataset_type": COLUMNS}
     with pytest.raises(FetchFailed):
         prepare(request, INSTRUCT, tmp_path, limits=DataLimits(), local_files=False, beat=idle)

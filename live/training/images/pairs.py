@@ -7,7 +7,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -15,13 +14,13 @@ from typing import Any
 from PIL import Image
 
 from live.job_files import read_record, write_atomic, write_record
-from live.training.address import FetchLimits, shown
-from live.training.data import DATA, HASH_BYTES, RAW, RECORD, BadRows, DataRecord
-from live.training.fetch import Beat, fetch
+from live.training.address import FetchLimits
+from live.training.data import DATA, RAW, RECORD, BadRows, DataRecord
+from live.training.fetch import Beat
 from live.training.images.archive import Archive, ArchiveLimits, kind_of, names
+from live.training.raw import address_of, brought
 from live.training.split import LEAST, split
 from shared.errors import InputError
-from shared.wire import found
 
 PAIRS, LIST = "pairs", "pairs.jsonl"
 MOST_PAIRS = 1_000
@@ -70,34 +69,37 @@ def prepare(
         return done
     began_s = monotonic()
     (place / PAIRS).mkdir(parents=True, exist_ok=True)
-    path, source = _raw(request, place, limits, local_files, beat)
-    size, digest = _hashed(path, beat)
-    with Archive(path, source, limits.archive, beat) as archive:
+    key = "dataset_zip"
+    raw = brought(
+        key, address_of(request, key), place / RAW, limits.fetch, beat, kind_of,
+        local_files=local_files,
+    )  # fmt: skip
+    with Archive(raw.path, raw.source, limits.archive, beat) as archive:
         pairs, digests = _squares(archive, place / PAIRS, limits)
         faults = archive.faults
     bad = {reason: BadRows(count=n, first=first) for reason, (n, first) in faults.by_reason.items()}
-    if not pairs or faults.total > MOST_BAD_SHARE * (faults.total + len(pairs)):
+    total = faults.total + len(pairs)
+    if not pairs or faults.total > MOST_BAD_SHARE * total:
         worst = f"the commonest fault: {faults.commonest()}" if faults.total else (
-            f"no image with a caption among {names(path)}")  # fmt: skip
+            f"no image with a caption among {names(raw.path)}")  # fmt: skip
         raise InputError(
-            f"{source}: found {faults.total} of {faults.total + len(pairs)} pairs that cannot be "
-            f"used, {worst}"
+            f"{raw.source}: found {faults.total} of {total} pairs that cannot be used, {worst}"
         )
     dealt = split(len(pairs), limits.seed, limits.share, LEAST, limits.most, digests)
     held = set(dealt.held_out)
     lines = [json.dumps(asdict(each) | {"held_out": at in held}) for at, each in enumerate(pairs)]
     write_atomic(place / LIST, "".join(line + "\n" for line in lines))
     record = DataRecord(
-        source=source,
+        source=raw.source,
         kind="zip",
-        rows=len(pairs) + faults.total,
+        rows=total,
         usable=len(pairs),
         bad=bad,
         train=len(dealt.train),
         held_out=len(dealt.held_out),
         held_out_is_train=dealt.shared,
-        bytes=size,
-        sha256=digest,
+        bytes=raw.bytes,
+        sha256=raw.sha256,
         seconds=round(monotonic() - began_s, 3),
         columns=("image", "caption"),
         cut=f"over {MOST_PAIRS} pairs" if len(pairs) == MOST_PAIRS else "",
@@ -119,38 +121,6 @@ def image_of(folder: Path, pair: Pair) -> Image.Image:
     """A pair's square. Raises OSError."""
     with Image.open(folder / DATA / PAIRS / pair.file, formats=("PNG",)) as opened:
         return opened.convert("RGB")
-
-
-def _raw(
-    request: Mapping[str, Any], place: Path, limits: PairLimits, local_files: bool, beat: Beat
-) -> tuple[Path, str]:
-    """The archive, and how it is shown."""
-    address = request.get("dataset_zip")
-    if not isinstance(address, str) or not address or "\x00" in address:
-        raise InputError(f"dataset_zip: found {found(address)}, allowed is an address")
-    if local_files and Path(address).is_absolute():
-        if not Path(address).is_file():
-            raise InputError(
-                f"dataset_zip: found {found(address)}, allowed is a file that is there"
-            )
-        return Path(address), address
-    path = place / RAW
-    if not path.is_file():  # it was put there whole, and its address may have expired since
-        fetch(address, path, limits.fetch, beat, kind_of)
-    return path, shown(address)
-
-
-def _hashed(path: Path, beat: Beat) -> tuple[int, str]:
-    count, digest = 0, sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(HASH_BYTES):
-                count += len(block)
-                digest.update(block)
-                beat()
-    except OSError as why:
-        raise InputError(f"{path}: cannot be read: {why.strerror}") from None
-    return count, digest.hexdigest()
 
 
 def _squares(archive: Archive, place: Path, limits: PairLimits) -> tuple[list[Pair], list[int]]:
