@@ -115,6 +115,9 @@ def settle(
     if not machine.cuda:
         return _on_the_cpu(spec, shape, targets)
     profile = _for_task(spec.profile, spec.task_type)
+    if shape.experts > 1:  # those that are no layers of their own take no adapters
+        there = tuple(name for name in profile.target_modules if name in targets)
+        profile = replace(profile, target_modules=there or profile.target_modules)
     plan = largest_plan(
         shape,
         profile,

@@ -139,3 +139,14 @@ def test_a_model_without_such_layers_is_one_clear_line() -> None:
         settle(spec(CHAT, profile=some), LLAMA_8B, ("fc1",), 4096, GPU, 0)
     with pytest.raises(InputError, match="found no layer named q_proj, k_proj"):
         settle(spec(CHAT), LLAMA_8B, (), 4096, GPU, 0)
+
+
+def test_experts_that_take_no_adapter_take_no_memory() -> None:
+    shape, attention = architecture_of("mistralai/Mixtral-8x7B-v0.1"), FAMILIES["Mixtral"]
+    asked = {"memory_gb_per_gpu": 141.0}
+    whole = settle(spec(CHAT, **asked), shape, MODULES, 2048, GPU, 0)
+    found = settle(spec(CHAT, **asked), shape, attention, 2048, GPU, 0)
+    assert found.plan is not None
+    assert whole.plan is not None
+    assert found.lora_r > whole.lora_r
+    assert set(found.target_modules) == set(attention)
