@@ -135,7 +135,19 @@ def data_of(files: WorkerFiles, texts: Texts, tokenizer: Any, max_length: int) -
     if not len(train):
         raise InputError(f"dataset: no answer is left of any row within {max_length} tokens")
     longest = max(max(map(len, part["input_ids"]), default=1) for part in (train, held_out))
-    return Data(train, held_out if len(held_out) else train.take(1), longest)
+    what = f"have no answer left within {max_length} tokens"
+    return Data(train, _some(held_out, train), longest, _left_out(texts, (train, held_out), what))
+
+
+def _some(held_out: Dataset, train: Dataset) -> Dataset:
+    """Something to evaluate on."""
+    return held_out if len(held_out) else train.take(1)
+
+
+def _left_out(texts: Texts, parts: tuple[Dataset, Dataset], what: str) -> str:
+    rows = len(texts.train) + len(texts.held_out)
+    fewer = rows - sum(map(len, parts))
+    return f"left out: {fewer} of {rows} rows, which {what}" if fewer else ""
 
 
 def _prompts(files: WorkerFiles, texts: Texts, tokenizer: Any, max_length: int) -> Data:
@@ -146,10 +158,7 @@ def _prompts(files: WorkerFiles, texts: Texts, tokenizer: Any, max_length: int) 
         files.beat(SLOW_S)
         return {_LENGTH: [prompt_length(tokenizer, {"prompt": each}) for each in batch["prompt"]]}
 
-    counted = (
-        rows.map(lengths, batched=True, batch_size=BATCH_ROWS, load_from_cache_file=False)
-        for rows in (texts.train, texts.held_out)
-    )
+    counted = (_mapped(rows, lengths) for rows in (texts.train, texts.held_out))
     train, held_out = (
         rows.select([at for at, each in enumerate(rows[_LENGTH]) if each <= max_length - answer])
         for rows in counted
@@ -158,7 +167,20 @@ def _prompts(files: WorkerFiles, texts: Texts, tokenizer: Any, max_length: int) 
         raise InputError(f"dataset: every prompt is over {max_length - answer} tokens")
     longest = max(train[_LENGTH]) + answer
     train, held_out = (rows.remove_columns(_LENGTH) for rows in (train, held_out))
-    return Data(train, held_out if len(held_out) else train.take(1), longest)
+    what = f"leave no room for an answer within {max_length} tokens"
+    return Data(train, _some(held_out, train), longest, _left_out(texts, (train, held_out), what))
+
+
+def _mapped(rows: Dataset, does: Callable[..., Any], **more: Any) -> Dataset:
+    """In memory where that is small: two ranks would write one cache."""
+    return rows.map(
+        does,
+        batched=True,
+        batch_size=BATCH_ROWS,
+        keep_in_memory=len(rows) < CHECKED_ROWS,
+        load_from_cache_file=False,
+        **more,
+    )
 
 
 def _tokenised(files: WorkerFiles, tokenizer: Any, rows: Dataset, max_length: int) -> Dataset:
@@ -174,11 +196,4 @@ def _tokenised(files: WorkerFiles, tokenizer: Any, rows: Dataset, max_length: in
                 found.append(row)
         return {key: [row[key] for row in found] for key in ("input_ids", "labels")}
 
-    return rows.map(
-        several,
-        batched=True,
-        batch_size=BATCH_ROWS,
-        remove_columns=rows.column_names,
-        keep_in_memory=len(rows) < CHECKED_ROWS,
-        load_from_cache_file=False,
-    )
+    return _mapped(rows, several, remove_columns=rows.column_names)

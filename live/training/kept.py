@@ -176,11 +176,15 @@ def agreed(weights: Weights, device: torch.device) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Rows to train on and rows held out, as the task's trainer takes them. longest_row: tokens."""
+    """Rows to train on and rows held out, as the task's trainer takes them.
+
+    longest_row: tokens. left_out: which rows were too long to be of use, and how many; empty: none.
+    """
 
     train: Any
     held_out: Any
     longest_row: int
+    left_out: str = ""
 
 
 def arguments(spec: JobSpec, settled: Terms, folder: Path, most_steps: int) -> dict[str, Any]:

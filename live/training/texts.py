@@ -58,7 +58,7 @@ class TextRun(Run):
         facts = Facts(
             source=source,
             data_record=texts.record,
-            data_why=texts.why,
+            data_why="; ".join(each for each in (texts.why, data.left_out) if each),
             rows=(texts.record or {}).get("usable", len(data.train) + len(data.held_out)),
             held_out=len(data.held_out),
             settled=settled,

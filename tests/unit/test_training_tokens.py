@@ -1,17 +1,22 @@
 """Conversations as tokens: the loss is on what the assistant says."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 pytest.importorskip("transformers")
 
+from datasets import Dataset
 from transformers import AutoTokenizer
 
 from live.training import tokens
+from live.training.inputs import Texts, data_of
 from live.training.loading import CHATML, TINY, Source, tokenizer_of
+from live.training.settings import TrainingSettings
 from live.training.tokens import IGNORED, sft_row
+from shared.errors import InputError
 
 SMALL = Path(__file__).parents[1] / "models" / "small-llama"
 SAID = [
@@ -112,3 +117,35 @@ def test_a_tokenizer_without_positions_learns_the_last_turn() -> None:
     row = sft_row(Slow(made), {"messages": SAID}, 10_000)
     assert row is not None
     assert learned(made, row) == ["Because.<|im_end|>\n"]
+
+
+def rows_of(kind: str, rows: list[dict[str, Any]], most: int) -> Any:
+    """What is trained on of these rows: the last one is held out. most: tokens of a row."""
+    training = TrainingSettings(most_completion=16)
+    files: Any = SimpleNamespace(
+        spec=SimpleNamespace(task_type=kind, training=training), beat=lambda _=0.0: None
+    )
+    texts = Texts(Dataset.from_list(rows[:-1]), Dataset.from_list(rows[-1:]), None)
+    return data_of(files, texts, tokenizer("tiny"), most)
+
+
+def test_prompts_that_leave_no_room_for_an_answer_are_left_out_and_told() -> None:
+    prompts = [{"prompt": "a" * size} for size in (10, 48, 49, 12)]
+    data = rows_of("GrpoTask", prompts, 64)
+    assert [each["prompt"] for each in data.train] == ["a" * 10, "a" * 48]
+    assert data.train.column_names == ["prompt"]
+    assert (data.longest_row, len(data.held_out)) == (64, 1)
+    assert data.left_out == (
+        "left out: 1 of 4 rows, which leave no room for an answer within 64 tokens"
+    )
+    assert not rows_of("GrpoTask", prompts, 128).left_out
+    with pytest.raises(InputError, match="every prompt is over 8 tokens"):
+        rows_of("GrpoTask", prompts, 16)
+
+
+def test_rows_without_an_answer_left_are_left_out_and_told() -> None:
+    rows = [{"prompt": "a" * size, "completion": "b" * 5} for size in (10, 30, 70, 12)]
+    data = rows_of("InstructTextTask", rows, 32)
+    assert [len(each["input_ids"]) for each in data.train] == [16, 32]
+    assert data.longest_row == 32
+    assert data.left_out == "left out: 1 of 4 rows, which have no answer left within 32 tokens"
