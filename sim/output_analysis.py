@@ -169,7 +169,8 @@ def probability_of_beating(first: Sequence[float], second: Sequence[float]) -> E
     share, n, z = float((gaps > 0).mean()), len(gaps), _normal_quantile()
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
-    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half))
+    # At 0 and 1 the interval ends there, but for rounding.
+    return Estimate(share, max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share)))
 
 
 def p_value(differences: Sequence[float]) -> float:

@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from sim.output_analysis import (
@@ -64,6 +64,7 @@ def test_nothing_depends_on_nan_values_nor_t_on_the_order(values, random):
 
 @settings(deadline=None)
 @given(PAIRS)
+@example(pairs=[(0.0, 0.0)] * 7)  # the lower end came out over the share, by rounding
 def test_one_beats_the_other_or_the_other_way_round_or_they_tie(pairs):
     first, second = zip(*pairs, strict=True)
     wins, losses = probability_of_beating(first, second), probability_of_beating(second, first)

@@ -185,11 +185,28 @@ def test_a_late_job_trains_until_its_deadline() -> None:
 
 def test_grpo_trains_part_of_its_time() -> None:
     slot, physical = slot_of(ACCURACY_4), PhysicalConfig()
+    small = "meta-llama/Llama-3.2-1B"  # planned alike, sampled answers or not
+    chat, grpo = (
+        trained(jobs_of(model=small, task_type=name), slot, physical, QUIET.reference).tokens[0]
+        for name in ("ChatTask", "GrpoTask")
+    )
+    assert grpo / chat == pytest.approx(physical.grpo_train_share)
+
+
+def test_grpo_is_never_trained_in_shares() -> None:
+    """An 8B at rank 2048 is planned under FSDP2, or under DDP where answers are sampled."""
+    slot, physical = slot_of(ACCURACY_4), PhysicalConfig()
     chat, grpo = (
         trained(jobs_of(task_type=name), slot, physical, QUIET.reference).tokens[0]
         for name in ("ChatTask", "GrpoTask")
     )
-    assert grpo / chat == pytest.approx(physical.grpo_train_share)
+    faster = physical.ddp_efficiency / physical.fsdp2_efficiency
+    assert grpo / chat == pytest.approx(physical.grpo_train_share * faster)
+    whole = "meta-llama/Llama-3.1-70B"
+    for name, fits in (("ChatTask", True), ("GrpoTask", False)):
+        found = trained(jobs_of(model=whole, task_type=name), slot_of(MAXIMUM_2), physical,
+                        QUIET.reference)  # fmt: skip
+        assert bool(found.tokens[0] > 0) is fits
 
 
 # --- physical: losses ---
