@@ -29,8 +29,6 @@ class OverShares(torch.optim.Optimizer):
         shares = [(each, torch.nn.Parameter(share(each.detach()))) for each in held]
         self._shares = [(whole, part) for whole, part in shares if part.numel()]
         self._inner = make([part for _, part in self._shares])
-        for whole, part in self._shares:
-            self.state[whole] = self._inner.state[part]
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -41,6 +39,8 @@ class OverShares(torch.optim.Optimizer):
         for whole, part in self._shares:
             part.data = share(whole.detach())
             part.grad = None if whole.grad is None else share(whole.grad)
+            # Whoever loads a state puts other dictionaries in place, as accelerate does at once.
+            self._inner.state[part] = self.state[whole]
         self._inner.step()
         for _, part in self._shares:
             part.grad = None

@@ -60,7 +60,8 @@ class TrainingRecord(BaseModel):
 
     base_params: parameters of the base model. gpus: GPUs' worth of the slot, 2 for a pair, 1/3 for
     a third of one. plan: the memory plan, as JSON values (micro_batch, accumulation, gpus,
-    parallel, optimizer, lora_r, max_length, row_tokens, chunked_loss, predicted_gb, deviations).
+    parallel, optimizer, lora_r, max_length, row_tokens, chunked_loss, predicted_gb, deviations;
+    where answers are sampled sampled_rows and generations).
     not_taken: settings of the profile that did not reach the trainer. measured_peak_gb,
     predicted_gb: the peak of one GPU, GB of 10**9 bytes. steps: optimizer steps done, of
     planned_steps, those before a resume included. tokens_trained: of all ranks; seconds_training:

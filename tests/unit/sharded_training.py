@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from torch.distributed.fsdp import fully_shard
 
 from live.training import checkpoints
@@ -19,6 +21,7 @@ WIDTH, ROWS = 256, 41
 
 def made(kind: str, *, sharded: bool) -> tuple[torch.nn.Module, Any]:
     """A model of three layers, of which the first is not trained, and its optimizer."""
+    Accelerator(cpu=True)
     torch.manual_seed(1)
     model = torch.nn.Sequential(
         torch.nn.Linear(WIDTH, WIDTH), torch.nn.Linear(WIDTH, ROWS), torch.nn.Linear(ROWS, 3)
@@ -30,7 +33,8 @@ def made(kind: str, *, sharded: bool) -> tuple[torch.nn.Module, Any]:
         fully_shard(model)
     weights = list(trainable(model).values())
     adam = torch.optim.AdamW(weights, lr=1e-2, weight_decay=0.0)
-    return model, adam_8bit(weights, 1e-2) if kind == "adamw8bit" else adam
+    optimizer = adam_8bit(weights, 1e-2) if kind == "adamw8bit" else adam
+    return model, AcceleratedOptimizer(optimizer)  # as the trainers have it
 
 
 def train(model: torch.nn.Module, optimizer: Any, steps: range) -> None:
