@@ -115,6 +115,7 @@ def test_fsdp2_divides_what_is_kept_and_gathers_what_runs():
         ({"gpus": 0}, "gpus"),
         ({"target_modules": ("q_proj", "head")}, "head"),
         ({"parallel": "fsdp2"}, "fsdp2"),
+        ({"sampled_rows": -1}, "sampled_rows: -1 is below 0"),
     ],
 )
 def test_a_step_that_cannot_exist_is_named(change, named):
