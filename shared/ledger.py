@@ -14,7 +14,7 @@ from shared.decisions import Decision
 from shared.errors import FourSlotError, InputError
 from shared.inputs import Input, PolicyPut
 from shared.jobs import Answer
-from shared.machine import Machine
+from shared.machine import Machine, Saved
 
 Json = dict[str, Any]
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -123,11 +123,11 @@ class Recorder:
         written = tuple(answer_json(answer) for answer in answers)
         return LedgerEntry(self._seq, now, entry, written), answers
 
-    def save(self) -> tuple[int, dict[str, object]]:
-        """Where the recorder stands, to come back to once."""
+    def save(self) -> tuple[int, Saved]:
+        """Where the recorder stands, to come back to until the next ``save``."""
         return self._seq, self.machine.save()
 
-    def restore(self, saved: tuple[int, dict[str, object]]) -> None:
+    def restore(self, saved: tuple[int, Saved]) -> None:
         """What was recorded since that ``save`` has not happened: it could not be kept."""
         self._seq, machine = saved
         self.machine.restore(machine)

@@ -4,9 +4,8 @@ Whoever drives it (the simulator's SimPy shell, the daemon's one consumer) tells
 carries out what it answers. An illegal input raises and leaves the state as it was.
 """
 
-from collections import deque
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from shared.admission import Admission
@@ -32,7 +31,18 @@ from shared.inputs import (
     order_key,
 )
 from shared.jobs import Answer, Effect, Job, start_refusal
+from shared.repeats import Mark, Repeats
 from shared.units import hours_to_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Where a machine stood. For ``Machine.restore``."""
+
+    fields: dict[str, object]
+    admission: Admission
+    jobs: dict[str, Job]
+    repeats: Mark
 
 
 class Machine:
@@ -43,8 +53,7 @@ class Machine:
         self.policy = policy
         self._admission = Admission(policy.preset.cap)
         self._jobs: dict[str, Job] = {}
-        self._recent: dict[str, Decision] = {}
-        self._recent_order: deque[tuple[int, str]] = deque()
+        self._repeats = Repeats()
         self._failed: frozenset[int] = frozenset()
         self._held_over: frozenset[str] = frozenset()
         self._draining = False
@@ -103,11 +112,11 @@ class Machine:
         ordered = sorted(events, key=lambda entry: (entry.rank, entry.id))
         if len(ordered) == 1:
             return self._step(ordered[0], now)
-        saved = self.save()
+        before = self.copy()
         try:
             return [answer for entry in ordered for answer in self._step(entry, now)]
         except BaseException:
-            self.restore(saved)
+            self.__dict__.update(before.__dict__)
             raise
 
     def _step(self, entry: Input, now: int) -> list[Answer]:
@@ -162,7 +171,7 @@ class Machine:
             priority=priority,
             slot=code if code >= 0 else None,
         )
-        self._remember(decision)
+        self._repeats.remember(decision, policy.repeat_window_ms)
         if decision.slot is not None:
             self._reserve(entry, decision, decision.slot)
         return decision
@@ -171,17 +180,8 @@ class Machine:
         """The decision that still answers for this task."""
         if task_id in self._jobs:
             return self._jobs[task_id].decision
-        first = self._recent.get(task_id)
+        first = self._repeats.get(task_id)
         return first if first and now - first.at_ms <= self.policy.repeat_window_ms else None
-
-    def _remember(self, decision: Decision) -> None:
-        """Keep a decision for as long as it answers again, and drop those that no longer do."""
-        oldest = decision.at_ms - self.policy.repeat_window_ms
-        while self._recent_order and self._recent_order[0][0] < oldest:
-            _, task_id = self._recent_order.popleft()
-            del self._recent[task_id]
-        self._recent[decision.task_id] = decision
-        self._recent_order.append((decision.at_ms, decision.task_id))
 
     def _reserve(self, entry: OfferArrived, decision: Decision, slot: int) -> None:
         self._jobs[decision.task_id] = Job(
@@ -281,15 +281,23 @@ class Machine:
     def _effect(self, now: int, effect: str, **fields: object) -> Effect:
         return Effect(at_ms=now, effect=effect, in_use=self.slots_in_use, **fields)  # type: ignore[arg-type]
 
-    def save(self) -> dict[str, object]:
-        """The state as it is, to come back to once."""
-        saved = dict(self.__dict__)
-        saved["_admission"] = self._admission.copy()
-        saved["_jobs"] = dict(self._jobs)
-        saved["_recent"] = dict(self._recent)
-        saved["_recent_order"] = self._recent_order.copy()
-        return saved
+    def copy(self) -> "Machine":
+        """Another machine in the same state."""
+        twin = object.__new__(Machine)
+        twin.__dict__.update(self.__dict__)
+        twin._admission, twin._jobs = self._admission.copy(), dict(self._jobs)
+        twin._repeats = self._repeats.copy()
+        return twin
 
-    def restore(self, saved: dict[str, object]) -> None:
-        """What was handled since that ``save`` has not happened."""
-        self.__dict__.update(saved)
+    def save(self) -> Saved:
+        """The state as it is, to come back to until the next ``save``."""
+        return Saved(dict(self.__dict__), self._admission.copy(), dict(self._jobs),
+                     self._repeats.mark())  # fmt: skip
+
+    def restore(self, saved: Saved) -> None:
+        """What was handled since that ``save`` (before a ``copy`` too) has not happened."""
+        repeats = self._repeats
+        repeats.back_to(saved.repeats)
+        self.__dict__.update(saved.fields)
+        self._admission, self._jobs = saved.admission.copy(), dict(saved.jobs)
+        self._repeats = repeats

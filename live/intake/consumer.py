@@ -1,5 +1,6 @@
 """What the intake needs of the daemon: to enter inputs, to look at the jobs, to be told."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
@@ -27,6 +28,9 @@ class Consumer(Protocol):
 
     async def enter(self, entry: Input, *, extra: Extra = ()) -> Entered:
         """Enter one input; returns once it and ``extra`` are durable."""
+
+    def put(self, entry: Input, *, extra: Extra = ()) -> asyncio.Future[Entered]:
+        """Enter one input; done once it and ``extra`` are durable."""
 
     async def keep(self, extra: Extra) -> None:
         """Make rows durable that belong to no input."""

@@ -112,33 +112,29 @@ class Desk:
         if self._waiting >= self._most_waiting:
             await self.keep(rows)
             return Told(BUSY, accepted=False)
-        entered = self._consumer.enter(OfferArrived(offer, source), extra=rows)
         task_id = offer.task_id
         self._asking[task_id] += 1
         self._waiting += 1
         try:
-            return await self._in_time(task_id, asyncio.ensure_future(entered), rows)
+            return await self._in_time(OfferArrived(offer, source), rows)
+        except InputError:
+            raise
+        except FourSlotError as why:
+            return Told(f"Not accepting: {why}", accepted=False)
         finally:
             self._waiting -= 1
             self._left(task_id)
 
-    async def _in_time(
-        self, task_id: str, entering: asyncio.Future[Entered], rows: tuple[Row, ...]
-    ) -> Told:
-        done, _ = await asyncio.wait({entering}, timeout=self._answer_s)
-        if not done:
-            entering.cancel()
+    async def _in_time(self, arrived: OfferArrived, rows: tuple[Row, ...]) -> Told:
+        task_id = arrived.offer.task_id
+        entered = await _within(self._answer_s, self._consumer.put(arrived, extra=rows))
+        if entered is None:
             self._withdrawn.add(task_id)
             if rows:  # the offer has not happened, that its nonce was used has
                 self._run_behind(self._consumer.keep(rows))
             log.warning("task %s: no decision within %s s", task_id, self._answer_s)
             return Told(LATE, accepted=False)
-        try:
-            decision = entering.result().answers[-1]
-        except InputError:
-            raise
-        except FourSlotError as why:
-            return Told(f"Not accepting: {why}", accepted=False)
+        decision = entered.answers[-1]
         assert isinstance(decision, Decision)
         if decision.accepted and task_id in self._given_back:
             return Told(LATE, accepted=False)
@@ -247,6 +243,15 @@ class Desk:
         task.add_done_callback(self._behind.discard)
         task.add_done_callback(_log_failure)
         return task
+
+
+async def _within(seconds: float, entering: asyncio.Future[Entered]) -> Entered | None:
+    """What became of an input, or None when that took too long: then it is withdrawn."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await entering
+    except TimeoutError:  # its answer may have come in the same turn of the loop
+        return entering.result() if entering.done() and not entering.cancelled() else None
 
 
 def _start_answer(entering: asyncio.Future[Entered]) -> Told:

@@ -27,6 +27,7 @@ OFFER_KEYS = [key for key in ALLOWED if key not in NOT_ON_THE_WIRE]
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-?)[0-9a-fA-F]{4}(\1[0-9a-fA-F]{4}){2}\1[0-9a-fA-F]{12}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +100,21 @@ def read_object(body: bytes) -> Json:
     value = strict_json(body)
     if not isinstance(value, dict):
         raise InputError(f"found {found(value)}, allowed is one JSON object")
-    for key, part in value.items():
+    try:
+        check_plain([*value, *value.values()])
+    except InputError:
+        _blame(value)
+        raise
+    return value
+
+
+def _blame(fields: Json) -> None:
+    """Raise InputError naming the first key that cannot be kept, or whose value cannot."""
+    for key, part in fields.items():
         try:
             check_plain([key, part])
         except InputError as why:
             raise InputError(f"{found(key).strip(chr(34))}: {why}") from None
-    return value
 
 
 def read_offer(body: bytes, now_ms: int) -> WireOffer:
@@ -185,7 +195,7 @@ def _inside(value: Any) -> Iterator[Any]:
     elif isinstance(value, list):
         yield from value
     elif isinstance(value, str):
-        if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+        if _UNWRITABLE.search(value):
             raise InputError(f"found {found(value)}, allowed is Unicode text without NUL")
     elif isinstance(value, float) and not isfinite(value):
         raise InputError(f"found {found(value)}, allowed are finite numbers")

@@ -53,6 +53,37 @@ class _Reading:
             connection.drop()
 
 
+class _Joined:
+    """A transport on which an answer's head waits for its body, so that both are one packet.
+
+    uvicorn writes them one after the other, without a pause; what comes alone goes a moment later.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._held = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._held:
+            self._held = data
+            self._loop.call_soon(self.flush)
+        else:
+            held, self._held = self._held, b""
+            self._transport.write(held + data)
+
+    def flush(self) -> None:
+        held, self._held = self._held, b""
+        if held:
+            self._transport.write(held)
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """One connection; ``request_s`` and ``reading`` are set by the server that makes it."""
 
@@ -70,6 +101,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A request is expected from the first moment on."""
         super().connection_made(transport)
+        self.transport = _Joined(transport, self.loop)  # type: ignore[assignment]
         self._begin()
 
     def data_received(self, data: bytes) -> None:

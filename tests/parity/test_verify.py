@@ -24,6 +24,7 @@ from shared.inputs import (
 from shared.ledger import entry_line, first_difference
 from shared.machine import Machine
 from shared.presets import ACCURACY_4, MAXIMUM_2, PRESETS
+from shared.repeats import Repeats
 from sim.engine.shell import run_machine
 from sim.engine.workload import Workload
 from sim.ledger_file import LONGEST_LINE, read_ledger, write_ledger
@@ -217,11 +218,12 @@ def _released_twice(self, slot):
 
 def _window_excluded(self, task_id, now):
     """A repeat at the window's last millisecond is taken for a new offer."""
-    first = self._recent.get(task_id)
+    first = self._repeats.get(task_id)
     if task_id in self._jobs or first is None or now - first.at_ms != 60_000:
         return FIRST_ANSWER(self, task_id, now)
-    self._recent_order.remove((first.at_ms, task_id))
-    del self._recent[task_id]
+    others, self._repeats = self._repeats, Repeats()
+    for made in (made for made in others._made if made is not first):
+        self._repeats.remember(made, 60_000)
     return None
 
 

@@ -232,6 +232,9 @@ class Held:
     async def keep(self, extra):
         self.kept.extend(extra)
 
+    def put(self, entry, *, extra=()):
+        return asyncio.ensure_future(self.enter(entry, extra=extra))
+
     async def enter(self, entry, *, extra=()):
         if self.fault:
             raise self.fault

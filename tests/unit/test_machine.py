@@ -62,6 +62,7 @@ def state(machine: Machine) -> dict[str, Any]:
     saved = dict(vars(machine))
     admission = saved.pop("_admission")
     saved["admission"] = {name: getattr(admission, name) for name in admission.__slots__}
+    saved["repeats"] = vars(saved.pop("_repeats").copy())
     return {
         name: value.copy() if hasattr(value, "copy") else value for name, value in saved.items()
     }
@@ -530,7 +531,16 @@ def test_decisions_are_forgotten_when_they_answer_no_more() -> None:
     machine = Machine(Policy(ACCURACY_4))
     for second in range(1000):
         decide(machine, T0 + second * 1000, f"t{second:04}", hours=73.0)
-    assert len(vars(machine)["_recent"]) == len(vars(machine)["_recent_order"]) == 61
+    repeats = vars(machine)["_repeats"]
+    assert len(repeats) == len(vars(repeats)["_made"]) == 61
+
+
+def test_what_was_saved_needs_no_more_than_the_window() -> None:
+    machine = Machine(Policy(ACCURACY_4))
+    for second in range(1000):
+        machine.save()
+        decide(machine, T0 + second * 1000, f"t{second:04}", hours=73.0)
+    assert len(vars(vars(machine)["_repeats"])["_made"]) == 62
 
 
 # GPUs.
@@ -777,3 +787,30 @@ def test_a_policy_with_impossible_times_is_refused(name: str) -> None:
 def test_a_wording_that_asks_for_something_unknown_is_refused() -> None:
     with pytest.raises(InputError, match=r"messages\.accepted.*allowed in braces is cap"):
         replace(ACCURACY_4.messages, accepted="ok {n}/{cap}")
+
+
+# Coming back.
+
+
+def test_a_policy_taken_back_remembers_what_it_had_dropped() -> None:
+    """A shorter window forgets at once; when that cannot be written it has not happened."""
+    machine = Machine(Policy(ACCURACY_4))
+    first = decide(machine, T0, "a", hours=73.0)
+    saved = machine.save()
+    short = replace(machine.policy, repeat_window_ms=10)
+    machine.handle([PolicyPut(short)], now=T0 + 500)
+    decide(machine, T0 + 1000, "b", hours=73.0)
+    machine.restore(saved)
+    assert decide(machine, T0 + 1000, "a") == replace(first, at_ms=T0 + 1000, repeat=True)
+
+
+def test_a_copy_goes_its_own_way() -> None:
+    machine = machine_with("a")
+    saved = machine.save()
+    decide(machine, T0 + 10, "b")
+    twin = machine.copy()
+    twin.restore(saved)
+    decide(twin, T0 + 20, "c")
+    assert (set(machine.jobs), set(twin.jobs)) == ({"a", "b"}, {"a", "c"})
+    assert (machine.slots_in_use, twin.slots_in_use) == (2, 2)
+    assert decide(machine, T0 + 30, "c").repeat is False
