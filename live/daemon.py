@@ -299,8 +299,6 @@ async def _over(writing: "Future[None]") -> None:
     try:
         writing.result(DISK_S)
     except TimeoutError:
-        if writing.done():
-            raise
         await asyncio.wrap_future(writing)
 
 

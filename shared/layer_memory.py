@@ -7,11 +7,17 @@ the activation function and the attention kernel.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from shared.architectures import MLP_MODULES, MODULES, Architecture
 
 BF16, FP32 = 2, 4
 """Bytes of one element."""
+
+
+AttentionMemory = Literal["kernel", "masked", "matrix"]
+"""A flash kernel over rows without padding; a kernel that is given a mask of tokens x tokens; or
+transformers' eager attention, which makes the matrix of scores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +26,7 @@ class LayerMemory:
 
     adapter_bytes: width of the adapters in the forward pass. autocast: an fp32 adapter computes
     in bf16. mask_bytes: width of a dropout mask's element (CUDA keeps bools, the CPU kernel a
-    tensor of the input's type).
+    tensor of the input's type). row_tokens: of a row, which ``masked`` and ``matrix`` go by.
     """
 
     architecture: Architecture
@@ -30,6 +36,8 @@ class LayerMemory:
     autocast: bool
     dropout: bool
     mask_bytes: int
+    attention: AttentionMemory = "kernel"
+    row_tokens: int = 0
 
     @property
     def _path(self) -> int:
@@ -91,7 +99,7 @@ class LayerMemory:
         norm = FP32 * arch.hidden_size + FP32
         q, kv, mlp = BF16 * arch.q_width, BF16 * arch.kv_width, BF16 * arch.intermediate_size
         heads = FP32 * (arch.q_width + arch.kv_width + arch.heads + arch.kv_heads)
-        attention = q + 2 * kv + q + FP32 * arch.heads + (heads if arch.qk_norm else 0)
+        attention = q + self._attention_kept() + q + (heads if arch.qk_norm else 0)
         mlp *= arch.experts_per_token
         return {
             "q_proj": norm,
@@ -102,6 +110,34 @@ class LayerMemory:
             "up_proj": 2 * norm + attention + 2 * mlp,
             "down_proj": 2 * norm + attention + 3 * mlp,
         }[module]
+
+    def _attention_kept(self) -> int:
+        """What attention keeps besides q and its output.
+
+        A flash kernel: k, v and an fp32 log-sum per head. With a mask: k and v repeated for each
+        query head, the log-sum, and the mask in bf16. Eager: those k and v, the softmax in fp32
+        and in bf16.
+        """
+        arch = self.architecture
+        if self.attention == "kernel":
+            return 2 * BF16 * arch.kv_width + FP32 * arch.heads
+        repeated = 2 * BF16 * arch.q_width
+        if self.attention == "masked":
+            return repeated + FP32 * arch.heads + BF16 * self.row_tokens
+        return repeated + (FP32 + BF16) * self._scores
+
+    @property
+    def _scores(self) -> int:
+        """Elements of the matrix of scores, a token; 0 where there is none."""
+        return self.architecture.heads * self.row_tokens if self.attention == "matrix" else 0
+
+    def _while_attending(self, beyond: int) -> int:
+        """Live in eager attention, with ``beyond`` bytes an element of the scores besides what it
+        keeps. Forward 4 (the scores in bf16 and fp32 while the softmax is made, which comes after
+        in bf16), backward 8 (the softmax's gradient and that of the scores, fp32).
+        """
+        adapters = sum(map(self._adapter_saved, MODULES[:3]))
+        return self._kept_before("o_proj") + adapters + beyond * self._scores
 
     def _live_beside(self, module: str) -> int:
         """The residual stream, the norm's output and, at the end, the gated product."""
@@ -133,19 +169,27 @@ class LayerMemory:
             running = self._running_in_a(module) if stops else self._adapter_running(module)
             held = self._kept_before(module) + adapters + self._live_beside(module)
             peak = max(peak, held + running)
-        return peak
+        return max(peak, self._while_attending(4) + self._live_beside("o_proj"))
 
     def unsaved_peak(self) -> int:
         """The same where nothing is kept: the first pass through a checkpointed layer."""
+        attending = 3 * BF16 * self.architecture.q_width + (2 * FP32 + BF16) * self._scores
         return max(
-            self._live_beside(m) + self._adapter_running(m) + self._adapter_saved(m)
-            for m in MODULES
+            self._live_beside("o_proj") + attending,
+            *(
+                self._live_beside(m) + self._adapter_running(m) + self._adapter_saved(m)
+                for m in MODULES
+            ),
         )
 
     def backward_peak(self) -> int:
-        """Right after the down projection: gradients of the product and of its two factors."""
+        """Right after the down projection: gradients of the product and of its two factors.
+
+        Or in eager attention.
+        """
         product = 3 * BF16 * self.architecture.intermediate_size
-        return self.saved() - self._adapter_saved(MODULES[-1]) + product
+        after = self.saved() - self._adapter_saved(MODULES[-1]) + product
+        return max(after, self._while_attending(8) if self._scores else 0)
 
     def incoming(self) -> int:
         """The gradient that comes from the next layer and, for an adapted end, its scaled form.

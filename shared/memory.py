@@ -1,10 +1,10 @@
 """Peak GPU memory of one LoRA training step, derived from what the step allocates.
 
 The step is the one that transformers, peft and torch run: base in bf16, adapters in fp32 under
-bf16 autocast (or in bf16), fused AdamW, a flash attention kernel (no tokens x tokens matrix),
-eager modules. Nothing is fitted: every term names the tensor it stands for, in bytes, and the sum
-is taken at each instant at which the step can peak. ``tests/validation`` holds it against torch's
-MemTracker. GB is 10**9 bytes.
+bf16 autocast (or in bf16), fused AdamW, a flash attention kernel (no tokens x tokens matrix, but
+where ``attention`` says so), eager modules. Nothing is fitted: every term names the tensor it
+stands for, in bytes, and the sum is taken at each instant at which the step can peak.
+``tests/validation`` holds it against torch's MemTracker. GB is 10**9 bytes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from shared.architectures import architecture_of
-from shared.layer_memory import BF16, FP32
+from shared.layer_memory import BF16, FP32, AttentionMemory
 from shared.training_step import ADAMW_8BIT, Parallel, TrainingStep
 from shared.units import GB
 
@@ -37,6 +37,10 @@ trl/kernels/chunked_logprob.py, _CHUNKED_LOGPROB_CHUNK_SIZE in trl/trainer/utils
 CPU_TILE_BYTES = 29
 """Per logit of a tile, the fp32 temporaries of that loss where there is no Triton kernel: five
 tensors and a mask that live through _backward_tile, and two intermediate ones."""
+
+
+_MASK_BYTES: dict[AttentionMemory, int] = {"kernel": 0, "masked": 1, "matrix": BF16}
+"""Bytes of an element of the mask that all layers share: bools, or what is added to the scores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +122,12 @@ def _kept_by_layer(step: TrainingStep) -> int:
 
 
 def _kept_by_all(step: TrainingStep) -> int:
-    """What all layers but the last keep, and the inputs: ids and labels (int64), cos and sin."""
+    """What all layers but the last keep, and the inputs: ids and labels (int64), cos and sin, a
+    mask of tokens x tokens.
+    """
     arch = step.architecture
     inputs = 3 * 8 * step.tokens + 2 * BF16 * arch.head_dim * step.row_tokens
+    inputs += _MASK_BYTES[step.attention] * step.tokens * step.row_tokens
     spared = 0 if step.gradient_checkpointing else step.layer().spared_by_first() * step.tokens
     return (arch.layers - 1) * _kept_by_layer(step) - spared + inputs
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from shared.architectures import Architecture
+from shared.layer_memory import AttentionMemory
 from shared.memory import LOWEST_RANK, MemoryBreakdown, peak_memory, strategies, usable_gb
 from shared.profiles import TrainingProfile
 from shared.training_step import ADAMW, ADAMW_8BIT, Optimizer, TrainingStep
@@ -186,6 +187,7 @@ def wanted_step(
     row_tokens: int,
     chunked_loss: bool = False,
     optimizer: Optimizer = ADAMW,
+    attention: AttentionMemory = "kernel",
 ) -> TrainingStep:
     """The profile's step with one row a micro-batch, before any concession."""
     rows = profile.batch_size * profile.gradient_accumulation_steps
@@ -200,6 +202,7 @@ def wanted_step(
         chunked_loss=chunked_loss,
         gradient_checkpointing=profile.gradient_checkpointing,
         dropout=profile.lora_dropout > 0,
+        attention=attention,
     )
     return _with_rows(step, 1, rows)
 
@@ -213,6 +216,7 @@ def largest_plan(
     longest_row: int | None = None,
     chunked_loss: bool = False,
     samples: bool = False,
+    attention: AttentionMemory = "kernel",
 ) -> Plan | None:
     """The first plan, in the order of concessions, of which at least one row fits; None without.
 
@@ -220,12 +224,14 @@ def largest_plan(
     GB of each that the slot may use. longest_row: tokens of the data's longest row, where known;
     it is cut to the profile's max_length. chunked_loss: the trainer computes it so anyway, and no
     deviation is recorded for it. samples: whether the task samples answers, which takes memory
-    and cannot be done from shares of a model, so not under FSDP2.
+    and cannot be done from shares of a model, so not under FSDP2. attention: what its memory
+    goes by.
     """
     row_tokens = min(longest_row or profile.max_length, profile.max_length)
     wanted = wanted_step(
-        architecture, profile, gpus=gpus, row_tokens=row_tokens, chunked_loss=chunked_loss
-    )
+        architecture, profile,
+        gpus=gpus, row_tokens=row_tokens, chunked_loss=chunked_loss, attention=attention,
+    )  # fmt: skip
     steps = []
     for step in _concessions(replace(wanted, sampled_rows=int(samples))):
         steps.append(step)

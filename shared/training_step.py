@@ -5,7 +5,7 @@ from typing import Literal
 
 from shared.architectures import MODULES, Architecture
 from shared.errors import InputError
-from shared.layer_memory import BF16, FP32, LayerMemory
+from shared.layer_memory import BF16, FP32, AttentionMemory, LayerMemory
 
 Parallel = Literal["ddp", "fsdp2"]
 Device = Literal["cuda", "cpu"]
@@ -39,9 +39,9 @@ class TrainingStep:
     gradients of earlier micro-batches are kept (accumulation above 1). bucket_view: DDP's
     gradient_as_bucket_view, which spares a second copy of the gradients. autocast False runs the
     adapters in fp32 throughout. sampled_rows: rows of ``row_tokens``, prompt and answer, that one
-    process samples at once between steps (0: none). device: the CPU has no context, and other
-    kernels. Raises MemoryPlanError for a count below 1, an unknown module or a strategy without
-    GPUs for it.
+    process samples at once between steps (0: none). attention: what its memory goes by. device: the
+    CPU has no context, and other kernels. Raises MemoryPlanError for a count below 1, an unknown
+    module or a strategy without GPUs for it.
     """
 
     architecture: Architecture
@@ -59,6 +59,7 @@ class TrainingStep:
     dropout: bool = True
     autocast: bool = True
     sampled_rows: int = 0
+    attention: AttentionMemory = "kernel"
     device: Device = "cuda"
 
     def __post_init__(self) -> None:
@@ -108,4 +109,6 @@ class TrainingStep:
             self.autocast,
             self.dropout,
             mask_bytes=1 if self.device == "cuda" else self.forward_adapter_bytes,
+            attention=self.attention,
+            row_tokens=self.row_tokens,
         )

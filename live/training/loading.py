@@ -19,7 +19,8 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from live.training.planning import Attention
+from live.training.attention import attentions_of, heads_of, kernel_fault, register
+from live.training.ways import PACKED, Attention, Family
 from shared.architectures import Architecture, architecture_from_config
 from shared.errors import InputError
 
@@ -76,10 +77,10 @@ def shape_of(source: Source) -> Architecture:
     return architecture_from_config(config.to_dict())
 
 
-def projections_of(source: Source) -> tuple[str, ...]:
-    """Names of the linear layers inside the model, its output head aside; no weight is read.
+def family_of(source: Source, device: torch.device) -> Family:
+    """What the model's family can be trained with on this device; no weight is read.
 
-    Raises InputError.
+    Its linear layers are those inside the model, its output head aside. Raises InputError.
     """
     try:
         config = (
@@ -90,7 +91,7 @@ def projections_of(source: Source) -> tuple[str, ...]:
         with torch.device("meta"):
             auto: Any = AutoModelForCausalLM  # it tells no types
             model = auto.from_config(config, trust_remote_code=False)
-    except (OSError, ValueError, AssertionError) as why:
+    except (OSError, ValueError, AssertionError, ImportError) as why:
         raise InputError(f"{source.folder}: no such model: {_first_line(why)}") from None
     head = model.get_output_embeddings()
     found = {
@@ -98,7 +99,11 @@ def projections_of(source: Source) -> tuple[str, ...]:
         for name, each in model.named_modules()
         if isinstance(each, torch.nn.Linear | Conv1D) and each is not head
     }
-    return tuple(sorted(found))
+    able, lacks = attentions_of(model), None
+    if PACKED in able and device.type == "cuda":
+        lacks = kernel_fault(device, *heads_of(model))
+    usable = tuple(way for way in able if way != PACKED or lacks is None)
+    return Family(tuple(sorted(found)), usable, lacks or "")
 
 
 def model_of(source: Source, attention: Attention, device: torch.device) -> Any:
@@ -106,9 +111,12 @@ def model_of(source: Source, attention: Attention, device: torch.device) -> Any:
 
     Raises InputError.
     """
+    register()
     if source.folder is None:
         torch.manual_seed(TINY_SEED)
-        tiny: Any = LlamaForCausalLM(_tiny_config())
+        config = _tiny_config()
+        config._attn_implementation = attention
+        tiny: Any = LlamaForCausalLM(config)
         return tiny.to(device)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     try:
@@ -119,7 +127,7 @@ def model_of(source: Source, attention: Attention, device: torch.device) -> Any:
             attn_implementation=attention,
             **_SAFE,
         )
-    except (OSError, ValueError, SafetensorError) as why:
+    except (OSError, ValueError, ImportError, SafetensorError) as why:
         raise InputError(f"{source.folder}: cannot be loaded: {_first_line(why)}") from None
     return model.to(device)
 

@@ -5,14 +5,23 @@ longest row, the task's own needs and the machine at hand are put into it.
 """
 
 from dataclasses import asdict, dataclass, replace
-from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any
 
 from live.job_files import JobSpec
 from live.training.learning_rate import learning_rate
 from live.training.rows import DPO, GRPO
+from live.training.ways import (
+    EAGER,
+    END_TO_END,
+    Attention,
+    Family,
+    Machine,
+    attention_for,
+    other_attention,
+)
 from shared.architectures import MODULES, Architecture
 from shared.errors import InputError
+from shared.layer_memory import AttentionMemory
 from shared.plan import Deviation, Plan, Setting, largest_plan
 from shared.profiles import TrainingProfile
 
@@ -25,17 +34,6 @@ GENERATIONS = 8
 
 CPU_ANSWERS = 16
 """Answers a rank samples for one GRPO step on the CPU: fewer tell good from bad too seldom."""
-
-Attention = Literal["flash_attention_2", "sdpa"]
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What this process may use. cuda: a GPU; flash, bits8: whether the libraries are there."""
-
-    cuda: bool
-    flash: bool
-    bits8: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ class Settled(Terms):
 def settle(
     spec: JobSpec,
     shape: Architecture,
-    projections: tuple[str, ...],
+    family: Family,
     longest_row: int,
     machine: Machine,
     lacks_of_memory: int,
@@ -106,14 +104,15 @@ def settle(
 ) -> Settled:
     """What the job is trained with.
 
-    projections: names of the model's linear layers. longest_row: tokens of the data's longest
+    longest_row: tokens of the data's longest
     example, prompt and answer. lacks_of_memory: attempts of this job that ran out of memory; each
     halves the rows at once. faults: attempts that failed, whatever of. Raises InputError when not
     one row fits the slot, or there is no layer to adapt.
     """
-    targets = _targets(spec, projections)
+    targets = _targets(spec, family.projections)
+    attention = attention_for(spec.task_type, family, machine)
     if not machine.cuda:
-        return _on_the_cpu(spec, shape, targets)
+        return _on_the_cpu(spec, shape, targets, attention)
     profile = _for_task(spec.profile, spec.task_type)
     if shape.experts > 1:  # those that are no layers of their own take no adapters
         there = tuple(name for name in profile.target_modules if name in targets)
@@ -126,13 +125,30 @@ def settle(
         longest_row=longest_row * _rows_each(spec.task_type),
         chunked_loss=True,
         samples=spec.task_type == GRPO,
+        attention=_kind_of(attention),
     )
     if plan is None:
         raise InputError(
             f"model: {spec.model}: not one row of {longest_row} tokens fits {spec.processes} "
             f"GPU(s) of {spec.memory_gb_per_gpu:.1f} GB, every concession made"
         )
-    return _settled(spec, shape, targets, plan, machine, (lacks_of_memory, faults))
+    other = [*_other_targets(spec.profile, targets), *other_attention(family, attention)]
+    chosen = _Chosen(targets, attention, tuple(other))
+    return _settled(spec, shape, chosen, plan, machine, (lacks_of_memory, faults))
+
+
+def _kind_of(attention: Attention) -> AttentionMemory:
+    """What memory a way of attention needs: padded rows have a mask."""
+    return "kernel" if attention in END_TO_END else "matrix" if attention == EAGER else "masked"
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What goes by the model's family. deviations: where that is not the profile's."""
+
+    targets: tuple[str, ...]
+    attention: Attention
+    deviations: tuple[Deviation, ...]
 
 
 def _rows_each(task_type: str) -> int:
@@ -169,14 +185,14 @@ def _other_targets(profile: TrainingProfile, targets: tuple[str, ...]) -> list[D
 def _settled(
     spec: JobSpec,
     shape: Architecture,
-    targets: tuple[str, ...],
+    chosen: _Chosen,
     plan: Plan,
     machine: Machine,
     before: tuple[int, int],
 ) -> Settled:
     """before: attempts that ran out of memory, and that failed at all."""
     profile, (lacks, faults) = spec.profile, before
-    missing = [*plan.deviations, *_other_targets(profile, targets)]
+    missing = [*plan.deviations, *chosen.deviations]
     micro = max(1, plan.micro_batch >> lacks)
     rows = profile.batch_size * profile.gradient_accumulation_steps
     while rows % micro:
@@ -201,11 +217,11 @@ def _settled(
         lora_r=plan.lora_r,
         lora_alpha=alpha,
         lora_dropout=profile.lora_dropout,
-        target_modules=targets,
+        target_modules=chosen.targets,
         max_length=profile.max_length,
         parallel=plan.parallel,
         optimizer=plan.optimizer,
-        attention=_attention(machine, missing),
+        attention=chosen.attention,
         compile=compiled,
         checkpointing=profile.gradient_checkpointing,
         bucket_mb=profile.ddp_bucket_cap_mb,
@@ -239,13 +255,6 @@ def most_answer(spec: JobSpec, max_length: int) -> int:
     return min(spec.training.most_completion, max_length // 2)
 
 
-def _attention(machine: Machine, missing: list[Deviation]) -> Attention:
-    if machine.flash:
-        return "flash_attention_2"
-    missing.append(Deviation("attention", "flash", "sdpa", "flash-attn is not installed"))
-    return "sdpa"
-
-
 def _compiles(spec: JobSpec, faults: int, missing: list[Deviation]) -> bool:
     if not spec.profile.torch_compile:
         return False
@@ -261,7 +270,9 @@ def _compiles(spec: JobSpec, faults: int, missing: list[Deviation]) -> bool:
     return why is None
 
 
-def _on_the_cpu(spec: JobSpec, shape: Architecture, targets: tuple[str, ...]) -> Settled:
+def _on_the_cpu(
+    spec: JobSpec, shape: Architecture, targets: tuple[str, ...], attention: Attention
+) -> Settled:
     """A rehearsal's size, whatever the profile; every setting that is not taken is told."""
     profile = spec.profile
     rows = min(profile.batch_size * profile.gradient_accumulation_steps, CPU_ROWS)
@@ -278,7 +289,7 @@ def _on_the_cpu(spec: JobSpec, shape: Architecture, targets: tuple[str, ...]) ->
         "precision": (profile.precision, "fp32"),
         "gradient_checkpointing": (profile.gradient_checkpointing, False),
         "torch_compile": (profile.torch_compile, False),
-        "attention": (profile.attention, "sdpa"),
+        "attention": (profile.attention, attention),
     }
     why = "there is no GPU: on the CPU a job is a rehearsal"
     missing = [Deviation(k, w, g, why) for k, (w, g) in given.items() if w != g]
@@ -296,7 +307,7 @@ def _on_the_cpu(spec: JobSpec, shape: Architecture, targets: tuple[str, ...]) ->
         # To try them where there is no GPU.
         parallel="fsdp2" if spec.request.get("parallel") == "fsdp2" else "ddp",
         optimizer="adamw8bit" if spec.request.get("optimizer") == "adamw8bit" else "adamw",
-        attention="sdpa",
+        attention=attention,
         compile=False,
         checkpointing=False,
         bucket_mb=profile.ddp_bucket_cap_mb,
@@ -304,14 +315,4 @@ def _on_the_cpu(spec: JobSpec, shape: Architecture, targets: tuple[str, ...]) ->
         plan=None,
         predicted_gb=None,
         not_taken=(*missing, *_other_targets(profile, targets)),
-    )
-
-
-def machine(device: str) -> Machine:
-    """What this process may use."""
-    cuda = device == "cuda"
-    return Machine(
-        cuda=cuda,
-        flash=cuda and find_spec("flash_attn") is not None,
-        bits8=cuda and find_spec("bitsandbytes") is not None,
     )

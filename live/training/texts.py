@@ -13,15 +13,16 @@ from live.training.facts import Facts
 from live.training.inputs import SLOW_S, data_of, source_of, texts_of
 from live.training.kept import Data
 from live.training.loading import (
+    family_of,
     model_of,
-    projections_of,
     shape_of,
     tokenizer_of,
     with_template,
 )
-from live.training.planning import CPU_TOKENS, Settled, machine, settle
+from live.training.planning import CPU_TOKENS, Settled, settle
 from live.training.run import Run
 from live.training.scoring import reward_functions
+from live.training.ways import machine
 
 STAND_IN_STEPS = 20
 
@@ -42,7 +43,7 @@ class TextRun(Run):
         settled = settle(
             spec,
             shape,
-            projections_of(source),
+            family_of(source, self.device),
             data.longest_row,
             machine(spec.device),
             self.lacks(),

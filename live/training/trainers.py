@@ -13,6 +13,7 @@ from live.training.kept import Data, Kept, arguments
 from live.training.planning import Settled, most_answer
 from live.training.rows import DPO, GRPO
 from live.training.sharding import shard
+from live.training.ways import END_TO_END
 
 
 class PlacedLater:
@@ -51,7 +52,7 @@ def lora(settled: Settled) -> LoraConfig:
 def _sft(spec: JobSpec, settled: Settled, told: dict[str, Any], _: dict[str, Any]) -> Any:
     del spec
     told["max_length"] = None  # cut already, and padding-free rows allow no other
-    told["padding_free"] = settled.attention == "flash_attention_2" and settled.micro > 1
+    told["padding_free"] = settled.attention in END_TO_END and settled.micro > 1
     return Sft, SFTConfig(**told), {}
 
 

@@ -8,15 +8,17 @@ import pytest
 
 pytest.importorskip("torch")
 import peft
+import torch
 import transformers
 
 from live.job_files import JobSpec
-from live.training.loading import Source, projections_of
-from live.training.planning import Machine, Settled, most_answer, settle
+from live.training.loading import Source, family_of
+from live.training.planning import Settled, most_answer, settle
 from live.training.rows import CHAT, GRPO
 from live.training.run import Run
 from live.training.sharding import _layers
 from live.training.trainers import lora
+from live.training.ways import Family, Machine
 from shared.architectures import MODULES, architecture_of
 from shared.errors import InputError
 from shared.presets import ACCURACY_4
@@ -48,7 +50,7 @@ def spec(task_type: str, **changes: object) -> JobSpec:
 
 
 def settled(task_type: str, row: int = 4096, lacks: int = 0, **changes: object) -> Settled:
-    return settle(spec(task_type, **changes), LLAMA_8B, MODULES, row, GPU, lacks, lacks)
+    return settle(spec(task_type, **changes), LLAMA_8B, Family(MODULES), row, GPU, lacks, lacks)
 
 
 def test_a_task_that_samples_answers_is_planned_with_their_cache() -> None:
@@ -114,9 +116,9 @@ def test_every_linear_layer_is_adapted_whatever_its_name(family: str, tmp_path: 
         num_key_value_heads=2, vocab_size=300, pad_token_id=0, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
     config.save_pretrained(tmp_path)
-    there = projections_of(Source("owner/model", tmp_path))
+    there = family_of(Source("owner/model", tmp_path), torch.device("cpu")).projections
     assert there == FAMILIES[family]
-    found = settle(spec(CHAT), LLAMA_8B, there, 4096, GPU, 0)
+    found = settle(spec(CHAT), LLAMA_8B, Family(there), 4096, GPU, 0)
     told = {each.setting: each for each in found.not_taken}
     if family == "Qwen3":
         assert found.target_modules == ACCURACY_4.profile.target_modules
@@ -133,19 +135,19 @@ def test_every_linear_layer_is_adapted_whatever_its_name(family: str, tmp_path: 
 def test_a_model_without_such_layers_is_one_clear_line() -> None:
     some = replace(ACCURACY_4.profile, target_modules=("q_proj", "v_proj"))
     there = ("fc1", "q_proj")
-    found = settle(spec(CHAT, profile=some), LLAMA_8B, there, 4096, GPU, 0)
+    found = settle(spec(CHAT, profile=some), LLAMA_8B, Family(there), 4096, GPU, 0)
     assert found.target_modules == ("q_proj",)
     with pytest.raises(InputError, match="found no layer named q_proj, v_proj"):
-        settle(spec(CHAT, profile=some), LLAMA_8B, ("fc1",), 4096, GPU, 0)
+        settle(spec(CHAT, profile=some), LLAMA_8B, Family(("fc1",)), 4096, GPU, 0)
     with pytest.raises(InputError, match="found no layer named q_proj, k_proj"):
-        settle(spec(CHAT), LLAMA_8B, (), 4096, GPU, 0)
+        settle(spec(CHAT), LLAMA_8B, Family(()), 4096, GPU, 0)
 
 
 def test_experts_that_take_no_adapter_take_no_memory() -> None:
     shape, attention = architecture_of("mistralai/Mixtral-8x7B-v0.1"), FAMILIES["Mixtral"]
     asked = {"memory_gb_per_gpu": 141.0}
-    whole = settle(spec(CHAT, **asked), shape, MODULES, 2048, GPU, 0)
-    found = settle(spec(CHAT, **asked), shape, attention, 2048, GPU, 0)
+    whole = settle(spec(CHAT, **asked), shape, Family(MODULES), 2048, GPU, 0)
+    found = settle(spec(CHAT, **asked), shape, Family(attention), 2048, GPU, 0)
     assert found.plan is not None
     assert whole.plan is not None
     assert found.lora_r > whole.lora_r

@@ -256,3 +256,40 @@ def test_sampling_is_never_underestimated_nor_by_fifteen_percent_over(
     print(f"sampling: {predicted / 1e6:.2f} MB, {reading / 1e6:.2f}, {answering / 1e6:.2f} MB")
     assert peak.instant == "sampling"
     assert answering < reading <= predicted <= 1.15 * reading
+
+
+OTHER_ATTENTION = {
+    "eager": step(LIKE_8B, 16, 2, 512, attention="matrix"),
+    "eager, longer rows": step(SMALL, 16, 1, 1024, attention="matrix"),
+    "eager, not checkpointed": step(
+        SMALL, 16, 2, 256, attention="matrix", gradient_checkpointing=False
+    ),
+    "padded": step(LIKE_8B, 16, 4, 512, attention="masked"),
+    "padded, longer rows": step(SMALL, 16, 2, 1024, attention="masked"),
+}
+
+
+def padded_loss(wanted, model, ids):
+    mask = torch.ones_like(ids)
+    mask[0, -5:] = 0
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(input_ids=ids, attention_mask=mask, labels=ids.clone()).loss
+    loss.mean().backward()
+
+
+@pytest.mark.parametrize("name", OTHER_ATTENTION)
+def test_other_attention_is_never_underestimated_nor_by_fifteen_percent_over(name, monkeypatch):
+    wanted = OTHER_ATTENTION[name]
+    made = base_model
+
+    def with_attention(architecture):
+        model = made(architecture)
+        model.set_attn_implementation("eager" if wanted.attention == "matrix" else "sdpa")
+        return model
+
+    monkeypatch.setitem(globals(), "base_model", with_attention)
+    monkeypatch.setitem(globals(), "accumulate", padded_loss)
+    measured, predicted = measured_bytes(wanted), peak_memory(wanted).tensor_bytes
+    print(f"{name}: {predicted / 1e6:.2f} MB, measured {measured / 1e6:.2f} MB, "
+          f"{predicted / measured - 1:+.1%} ({peak_memory(wanted).instant})")  # fmt: skip
+    assert 0.99 * measured <= predicted <= 1.15 * measured

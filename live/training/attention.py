@@ -1,0 +1,186 @@
+"""Attention over rows laid end to end, so that no token is padding, without flash-attn.
+
+torch ships a flash kernel for rows of unequal lengths; transformers knows it not, so it is
+registered here under ``PACKED``, for the trainers that lay rows end to end (they tell where each
+begins). On the CPU each row is attended to by itself, which is what the kernel is held against on
+the GPU at hand before it is used.
+"""
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, flash_attention_mask
+
+from live.training.ways import EAGER, FLASH, PACKED, SDPA, Attention
+
+WIDEST_HEAD = 256
+"""Elements of a head that the flash kernels take, in steps of 8."""
+ALIKE = 0.02
+"""Relative error within which two bf16 attentions are one: bf16 itself is good for 0.004."""
+_PLAIN_LAYERS = {"full_attention", "sliding_attention"}
+
+
+def attentions_of(model: Any) -> tuple[Attention, ...]:
+    """What a model's family can be trained with, best first. model: may be on ``meta``."""
+    kind, config = type(model), model.config.get_text_config()
+    capped = bool(getattr(config, "attn_logit_softcapping", None))
+    able: list[Attention] = []
+    if kind._supports_flash_attn:
+        able.append(FLASH)
+    if kind._supports_sdpa and not capped:
+        able += [PACKED, SDPA] if kind._supports_flash_attn and _packs(model) else [SDPA]
+    return (*able, EAGER)
+
+
+def heads_of(model: Any) -> tuple[int, int, int]:
+    """Query heads, key heads, elements of a head."""
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return heads, getattr(config, "num_key_value_heads", None) or heads, width
+
+
+def _packs(model: Any) -> bool:
+    """Whether rows laid end to end stay apart: in layers that mix tokens by attention alone."""
+    *_, width = heads_of(model)
+    kinds = getattr(model.config.get_text_config(), "layer_types", None)
+    return set(kinds or ()) <= _PLAIN_LAYERS and width % 8 == 0 and width <= WIDEST_HEAD
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    max_length_q: int | None = None,
+    **told: Any,
+) -> tuple[torch.Tensor, None]:
+    """An attention function of transformers. query, key, value: rows x heads x tokens x width.
+
+    cu_seq_lens_q: where each row begins, and the end of the last; None: rows lie one a line, and
+    ``attention_mask`` (rows x tokens) tells their padding.
+    """
+    if cu_seq_lens_q is None:
+        mask = _square(attention_mask, sliding_window, query)
+        answer: tuple[torch.Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, mask, scaling=scaling, **told
+        )
+        return answer
+    assert max_length_q is not None
+    query, key, value = (each.squeeze(0).transpose(0, 1) for each in (query, key, value))
+    attend = in_the_kernel if query.is_cuda else row_by_row
+    made = attend(query, key, value, cu_seq_lens_q, max_length_q, scaling, sliding_window)
+    return made.unsqueeze(0), None
+
+
+def _square(
+    padding: torch.Tensor | None, window: int | None, query: torch.Tensor
+) -> torch.Tensor | None:
+    """Who may look at whom: rows x 1 x tokens x tokens, or None for everybody before."""
+    tokens = query.shape[2]
+    if padding is None and (window is None or window >= tokens):
+        return None
+    seen = _band(tokens, window, query.device)[None, None]
+    return seen if padding is None else seen & padding[:, None, None, :]
+
+
+def _band(tokens: int, window: int | None, device: torch.device) -> torch.Tensor:
+    seen = torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()
+    return seen if window is None else seen.triu(1 - window)
+
+
+def in_the_kernel(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    begins: torch.Tensor,
+    longest: int,
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    """By torch's flash kernel; tokens x heads x width, bf16."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    seen = (-1 if window is None else window - 1, 0)
+    made: Any = varlen_attn(
+        query.contiguous(), key.contiguous(), value.contiguous(), begins, begins, longest, longest,
+        scale=scaling, window_size=seen, enable_gqa=query.shape[1] != key.shape[1],
+    )  # fmt: skip
+    return made  # type: ignore[no-any-return]
+
+
+def row_by_row(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    begins: torch.Tensor,
+    longest: int,
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    """Each row by itself: the same, for any device and type."""
+    del longest
+    made = []
+    for first, end in pairwise(begins.tolist()):
+        q, k, v = (each[first:end].transpose(0, 1)[None] for each in (query, key, value))
+        mask = (
+            None
+            if window is None or window >= end - first
+            else _band(end - first, window, q.device)
+        )
+        row = scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            mask,
+            is_causal=mask is None,
+            scale=scaling,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
+        made.append(row[0].transpose(0, 1))
+    return torch.cat(made)
+
+
+def register() -> None:
+    """Have transformers know ``PACKED`` by its name. Again does no harm."""
+    AttentionInterface.register(PACKED, packed_attention)
+    AttentionMaskInterface.register(PACKED, flash_attention_mask)
+
+
+def kernel_fault(device: torch.device, heads: int, kv_heads: int, width: int) -> str | None:
+    """Why the flash kernel is not to be used for heads of this shape on this GPU, or None.
+
+    It is tried on three small rows, values and gradients.
+    """
+    dice = torch.Generator(device).manual_seed(1)
+    begins = torch.tensor([0, 5, 6, 72], dtype=torch.int32, device=device)
+    rows = [
+        torch.randn(72, count, width, generator=dice, device=device, dtype=torch.bfloat16)
+        for count in (heads, kv_heads, kv_heads)
+    ]
+    try:
+        one, other = (_values(way, rows, begins) for way in (in_the_kernel, row_by_row))
+    except Exception as why:  # whatever it is: a missing kernel, an old card, another release
+        return f"torch's flash kernel cannot be used here ({type(why).__name__})"
+    off = max(float((a - b).norm() / b.norm()) for a, b in zip(one, other, strict=True))
+    return None if off < ALIKE else f"torch's flash kernel computes otherwise here, by {off:.1%}"
+
+
+def _values(way: Any, rows: list[torch.Tensor], begins: torch.Tensor) -> list[torch.Tensor]:
+    """What comes out, and the gradients of what went in, as float64."""
+    leaves = [each.clone().requires_grad_() for each in rows]
+    made = way(*leaves, begins, 66, None, None)
+    made.float().square().sum().backward()
+    return [
+        made.detach().double(),
+        *(each.grad.double() for each in leaves if each.grad is not None),
+    ]
