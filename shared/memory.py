@@ -84,7 +84,8 @@ class MemoryBreakdown:
 class _Instant:
     """One moment of the step: gradients, activations and logits alive at it, in bytes.
 
-    whole_layers: layers that FSDP2 holds gathered then (one runs, the next is fetched).
+    whole_layers: layers that FSDP2 holds gathered then: one runs, the next is fetched; while the
+    loss is made, the last one comes back for its backward.
     """
 
     name: str
@@ -161,7 +162,8 @@ def _forward_instants(step: TrainingStep) -> Iterator[_Instant]:
         held = earlier + _kept_by_layer(step)
     hidden = (FP32 + BF16) * arch.hidden_size * step.tokens
     logits = (BF16 + 2 * FP32) * arch.vocab_size * step.tokens
-    yield _Instant("loss forward", resident, held + hidden, 0 if step.chunked_loss else logits)
+    logits = 0 if step.chunked_loss else logits
+    yield _Instant("loss forward", resident, held + hidden, logits, whole_layers=1)
 
 
 def _backward_instants(step: TrainingStep) -> Iterator[_Instant]:
@@ -170,7 +172,7 @@ def _backward_instants(step: TrainingStep) -> Iterator[_Instant]:
     resident = _resident_bytes(step)
     arch, everything = step.architecture, _kept_by_all(step) + kept
     activations, logits = _loss_bytes(step)
-    yield _Instant("loss backward", resident, everything + activations, logits)
+    yield _Instant("loss backward", resident, everything + activations, logits, whole_layers=1)
     running = _running_layer(step)
     yield _Instant("last layer backward", resident, everything + running)
     others = resident or gradients - gradients // arch.layers

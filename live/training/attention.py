@@ -2,11 +2,10 @@
 
 torch ships a flash kernel for rows of unequal lengths; transformers knows it not, so it is
 registered here under ``PACKED``, for the trainers that lay rows end to end (they tell where each
-begins). On the CPU each row is attended to by itself, which is what the kernel is held against on
-the GPU at hand before it is used.
+begins). On the CPU a mask keeps the rows apart, and that is what the kernel is held against on the
+GPU at hand before it is used.
 """
 
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -76,7 +75,7 @@ def packed_attention(
         return answer
     assert max_length_q is not None
     query, key, value = (each.squeeze(0).transpose(0, 1) for each in (query, key, value))
-    attend = in_the_kernel if query.is_cuda else row_by_row
+    attend = in_the_kernel if query.is_cuda else by_mask
     made = attend(query, key, value, cu_seq_lens_q, max_length_q, scaling, sliding_window)
     return made.unsqueeze(0), None
 
@@ -118,7 +117,7 @@ def in_the_kernel(
     return made  # type: ignore[no-any-return]
 
 
-def row_by_row(
+def by_mask(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -127,27 +126,15 @@ def row_by_row(
     scaling: float | None,
     window: int | None,
 ) -> torch.Tensor:
-    """Each row by itself: the same, for any device and type."""
+    """The same under a mask of tokens x tokens, for any device and type."""
     del longest
-    made = []
-    for first, end in pairwise(begins.tolist()):
-        q, k, v = (each[first:end].transpose(0, 1)[None] for each in (query, key, value))
-        mask = (
-            None
-            if window is None or window >= end - first
-            else _band(end - first, window, q.device)
-        )
-        row = scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            mask,
-            is_causal=mask is None,
-            scale=scaling,
-            enable_gqa=q.shape[1] != k.shape[1],
-        )
-        made.append(row[0].transpose(0, 1))
-    return torch.cat(made)
+    tokens = query.shape[0]
+    row = torch.searchsorted(begins, torch.arange(tokens, device=query.device), right=True)
+    seen = _band(tokens, window, query.device) & (row[:, None] == row)
+    q, k, v = (each.transpose(0, 1)[None] for each in (query, key, value))
+    grouped = q.shape[1] != k.shape[1]
+    made = scaled_dot_product_attention(q, k, v, seen, scale=scaling, enable_gqa=grouped)
+    return made[0].transpose(0, 1)
 
 
 def register() -> None:
@@ -168,7 +155,7 @@ def kernel_fault(device: torch.device, heads: int, kv_heads: int, width: int) ->
         for count in (heads, kv_heads, kv_heads)
     ]
     try:
-        one, other = (_values(way, rows, begins) for way in (in_the_kernel, row_by_row))
+        one, other = (_values(way, rows, begins) for way in (in_the_kernel, by_mask))
     except Exception as why:  # whatever it is: a missing kernel, an old card, another release
         return f"torch's flash kernel cannot be used here ({type(why).__name__})"
     off = max(float((a - b).norm() / b.norm()) for a, b in zip(one, other, strict=True))

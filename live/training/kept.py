@@ -209,7 +209,6 @@ def arguments(spec: JobSpec, settled: Terms, folder: Path, most_steps: int) -> d
         "ddp_find_unused_parameters": False,
         "ddp_bucket_cap_mb": settled.bucket_mb,
         "ddp_broadcast_buffers": False,
-        "torch_compile": settled.compile,
         "eval_strategy": "no",
         "save_strategy": "no",
         "logging_strategy": "no",

@@ -206,7 +206,7 @@ def _settled(
                                  "keeps alpha over rank"))  # fmt: skip
     if plan.optimizer == "adamw8bit" and not machine.bits8:
         raise InputError("bitsandbytes: not installed, and the plan needs its 8-bit Adam")
-    compiled = _compiles(spec, faults, missing)
+    compiled = _compiles(spec, plan.parallel, faults, missing)
     sampled = _sampled(plan, lacks, micro) if plan.sampled_rows else 0
     return Settled(
         sampled_rows=sampled,
@@ -255,7 +255,7 @@ def most_answer(spec: JobSpec, max_length: int) -> int:
     return min(spec.training.most_completion, max_length // 2)
 
 
-def _compiles(spec: JobSpec, faults: int, missing: list[Deviation]) -> bool:
+def _compiles(spec: JobSpec, parallel: str, faults: int, missing: list[Deviation]) -> bool:
     if not spec.profile.torch_compile:
         return False
     why = None
@@ -263,6 +263,8 @@ def _compiles(spec: JobSpec, faults: int, missing: list[Deviation]) -> bool:
         why = f"a job of under {COMPILE_FROM_HOURS:g} h loses more by it than it gains"
     elif spec.task_type == GRPO:
         why = "sampling changes the row's length at every token"
+    elif parallel == "fsdp2":
+        why = "compiled layers have not been tried under shares"
     elif faults:
         why = "an attempt before this one failed"
     if why:

@@ -9,6 +9,7 @@ from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTr
 
 from live.job_files import JobSpec
 from live.training.checkpoints import trainable
+from live.training.compiling import compile_layers
 from live.training.kept import Data, Kept, arguments
 from live.training.planning import Settled, most_answer
 from live.training.rows import DPO, GRPO
@@ -102,6 +103,8 @@ def made(
         **more,
     )
     trainer.settled, trainer.folder, trainer.base_model = settled, folder, spec.model
+    if settled.compile:
+        compile_layers(trainer.model)
     if settled.optimizer == "adamw8bit":
         for each in trainable(trainer.model).values():
             each.data = each.data.to(torch.bfloat16)

@@ -8,7 +8,9 @@ transformers = pytest.importorskip("transformers")
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling  # noqa: E402
 
 from live.training import attention  # noqa: E402
-from live.training.attention import EAGER, FLASH, PACKED, SDPA, attentions_of  # noqa: E402
+from live.training.attention import attentions_of  # noqa: E402
+from live.training.ways import EAGER, FLASH, PACKED, SDPA  # noqa: E402
+from tests.unit.cpu_kernel import use_a_kernel_of_the_cpu  # noqa: E402
 
 SMALL = {
     "vocab_size": 64,
@@ -85,6 +87,13 @@ def test_padded_rows_are_as_rows_alone(family):
             torch.testing.assert_close(whole, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["Llama", "Mistral"])
+def test_the_kernel_is_called_as_the_mask_is(family, monkeypatch):
+    """By the kernel's own interface, with what it computes in our own words: there is no GPU."""
+    use_a_kernel_of_the_cpu(monkeypatch)
+    test_rows_end_to_end_are_as_rows_alone(family)
+
+
 def test_what_a_family_can_be_trained_with():
     def of(kind, **more):
         return attentions_of(kind(kind.config_class(**SMALL, **more)))
@@ -99,8 +108,11 @@ def test_what_a_family_can_be_trained_with():
     assert attentions_of(bloom) == (EAGER,)
 
 
-def test_a_kernel_that_is_not_there_is_told():
-    """There is no flash kernel for the CPU."""
+def test_a_kernel_that_is_not_there_is_told(monkeypatch):
+    def varlen_attn(*told, **more):
+        raise NotImplementedError
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
     why = attention.kernel_fault(torch.device("cpu"), 4, 2, 8)
     assert why is not None
     assert "cannot be used" in why
@@ -109,7 +121,7 @@ def test_a_kernel_that_is_not_there_is_told():
 @pytest.mark.parametrize(("wrong", "fault"), [(1.0, None), (1.1, "computes otherwise")])
 def test_a_kernel_that_computes_otherwise_is_told(monkeypatch, wrong, fault):
     def kernel(*told):
-        return attention.row_by_row(*told) * wrong
+        return attention.by_mask(*told) * wrong
 
     monkeypatch.setattr(attention, "in_the_kernel", kernel)
     why = attention.kernel_fault(torch.device("cpu"), 4, 2, 8)

@@ -207,7 +207,7 @@ def test_ddp_buckets_are_within_five_percent(process_group, bucket_view):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("process_group", ["fake"], indirect=True)
 @pytest.mark.parametrize(("rank", "row_tokens"), [(16, 512), (128, 512), (512, 64)])
-def test_fsdp2_is_never_underestimated_nor_by_ten_percent_over(process_group, rank, row_tokens):
+def test_fsdp2_is_within_five_percent_and_not_underestimated(process_group, rank, row_tokens):
     wanted = step(LIKE_8B, rank, 2, row_tokens, gpus=2, parallel="fsdp2")
     model, fsdp = adapted_model(wanted), torch.distributed.fsdp
     mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
@@ -223,8 +223,7 @@ def test_fsdp2_is_never_underestimated_nor_by_ten_percent_over(process_group, ra
     measured = tracked_step(tracker, wanted, model, optimizer, ids)
     predicted = peak_memory(wanted).tensor_bytes
     print(f"fsdp2 rank {rank}: {predicted / 1e6:.2f} MB, {measured / 1e6:.2f} MB")
-    # over: the pretended collectives end at once, real ones hold the layer fetched ahead
-    assert 0.99 * measured <= predicted <= 1.1 * measured
+    assert 0.99 * measured <= predicted <= (1 + TOLERANCE) * measured
 
 
 def sampling_peaks(wanted):
