@@ -26,7 +26,8 @@ class LayerMemory:
 
     adapter_bytes: width of the adapters in the forward pass. autocast: an fp32 adapter computes
     in bf16. mask_bytes: width of a dropout mask's element (CUDA keeps bools, the CPU kernel a
-    tensor of the input's type). row_tokens: of a row, which ``masked`` and ``matrix`` go by.
+    tensor of the input's type). casts: peft makes an fp32 adapter's input fp32, before autocast
+    makes it bf16 again. row_tokens: of a row, which ``masked`` and ``matrix`` go by.
     """
 
     architecture: Architecture
@@ -36,6 +37,7 @@ class LayerMemory:
     autocast: bool
     dropout: bool
     mask_bytes: int
+    casts: bool = False
     attention: AttentionMemory = "kernel"
     row_tokens: int = 0
 
@@ -65,13 +67,13 @@ class LayerMemory:
     def _running_in_a(self, module: str) -> int:
         """Live while A runs, beyond the module's input and what is kept.
 
-        The base's result, the fp32 cast of x, and its fp32 form after dropout (unless that is
-        itself what is kept).
+        The base's result and, where inputs are cast, the fp32 form of x and that after dropout
+        (unless that is itself what is kept).
         """
         width, out = self.architecture.module_widths(module)
         if module not in self.modules:
             return BF16 * out
-        splits = self.dropout and self.autocast and self.adapter_bytes == FP32
+        splits = self.casts and self.dropout and self.autocast and self.adapter_bytes == FP32
         return BF16 * out + self._cast(module) + (FP32 * width if splits else 0)
 
     def _running_in_b(self, module: str) -> int:
@@ -81,7 +83,7 @@ class LayerMemory:
 
     def _cast(self, module: str) -> int:
         """The fp32 cast of a module's input, where it is not itself what autograd keeps."""
-        apart = self.adapter_bytes == FP32 and (self.dropout or self.autocast)
+        apart = self.casts and self.adapter_bytes == FP32 and (self.dropout or self.autocast)
         return FP32 * self.architecture.module_widths(module)[0] if apart else 0
 
     def _adapter_running(self, module: str) -> int:

@@ -38,7 +38,8 @@ class TrainingStep:
     rows x row_tokens: the micro-batch, padded. gpus: processes, one per GPU. resident_gradients:
     gradients of earlier micro-batches are kept (accumulation above 1). bucket_view: DDP's
     gradient_as_bucket_view, which spares a second copy of the gradients. autocast False runs the
-    adapters in fp32 throughout. sampled_rows: rows of ``row_tokens``, prompt and answer, that one
+    adapters in fp32 throughout; casts: their inputs are made fp32 first, which our trainers spare.
+    sampled_rows: rows of ``row_tokens``, prompt and answer, that one
     process samples at once between steps (0: none). attention: what its memory goes by. device: the
     CPU has no context, and other kernels. Raises MemoryPlanError for a count below 1, an unknown
     module or a strategy without GPUs for it.
@@ -58,6 +59,7 @@ class TrainingStep:
     bucket_view: bool = False
     dropout: bool = True
     autocast: bool = True
+    casts: bool = False
     sampled_rows: int = 0
     attention: AttentionMemory = "kernel"
     device: Device = "cuda"
@@ -101,6 +103,8 @@ class TrainingStep:
 
     def layer(self) -> LayerMemory:
         """The bytes per token of one decoder layer."""
+        casts = self.casts or not self.autocast
+        dropped = self.forward_adapter_bytes if casts else BF16
         return LayerMemory(
             self.architecture,
             self.lora_r,
@@ -108,7 +112,8 @@ class TrainingStep:
             self.forward_adapter_bytes,
             self.autocast,
             self.dropout,
-            mask_bytes=1 if self.device == "cuda" else self.forward_adapter_bytes,
+            casts=casts,
+            mask_bytes=1 if self.device == "cuda" else dropped,
             attention=self.attention,
             row_tokens=self.row_tokens,
         )

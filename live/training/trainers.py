@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from live.job_files import JobSpec
+from live.training.adapters import lora, spare_casts
 from live.training.checkpoints import trainable
 from live.training.compiling import compile_layers
 from live.training.kept import Data, Kept, arguments
@@ -37,17 +37,6 @@ class Grpo(Kept, GRPOTrainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         return GRPOTrainer._get_train_sampler(self, dataset)
-
-
-def lora(settled: Settled) -> LoraConfig:
-    """The adapter the plan is about."""
-    return LoraConfig(
-        r=settled.lora_r,
-        lora_alpha=settled.lora_alpha,  # type: ignore[arg-type] # it only divides by the rank
-        lora_dropout=settled.lora_dropout,
-        target_modules=list(settled.target_modules),
-        task_type="CAUSAL_LM",
-    )
 
 
 def _sft(spec: JobSpec, settled: Settled, told: dict[str, Any], _: dict[str, Any]) -> Any:
@@ -103,6 +92,8 @@ def made(
         **more,
     )
     trainer.settled, trainer.folder, trainer.base_model = settled, folder, spec.model
+    if trainer.args.bf16:
+        spare_casts(trainer.model)
     if settled.compile:
         compile_layers(trainer.model)
     if settled.optimizer == "adamw8bit":

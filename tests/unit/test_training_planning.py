@@ -12,12 +12,12 @@ import torch
 import transformers
 
 from live.job_files import JobSpec
+from live.training.adapters import lora
 from live.training.loading import Source, family_of
 from live.training.planning import Settled, most_answer, settle
 from live.training.rows import CHAT, GRPO
 from live.training.run import Run
 from live.training.sharding import _layers
-from live.training.trainers import lora
 from live.training.ways import Family, Machine
 from shared.architectures import MODULES, architecture_of
 from shared.errors import InputError

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from live.training.adapters import spare_casts
 from shared.architectures import MODULES, Architecture
 from shared.layer_memory import BF16
 from shared.memory import peak_memory
@@ -50,8 +51,13 @@ CASES = {
     "an 8B's proportions, accumulating": step(LIKE_8B, 128, 2, 512, resident_gradients=True),
     "qwen2": step(QWEN2, 32, 2, 512),
     "qwen3": step(QWEN3, 32, 2, 512),
+    "inputs cast": step(SMALL, 16, 2, 512, casts=True),
+    "inputs cast, rank-heavy": step(SMALL, 1024, 1, 64, casts=True),
+    "inputs cast, not checkpointed": step(
+        SMALL, 16, 2, 256, casts=True, gradient_checkpointing=False
+    ),
     "two modules": step(SMALL, 16, 2, 512, target_modules=("q_proj", "v_proj")),
-    "no dropout": step(SMALL, 16, 2, 512, dropout=False),
+    "no dropout": step(SMALL, 16, 2, 512, dropout=False, casts=True),
     "no autocast": step(SMALL, 16, 2, 512, autocast=False),
     "no autocast, no dropout": step(SMALL, 16, 2, 512, autocast=False, dropout=False),
     "bf16 adapters": step(SMALL, 16, 2, 512, optimizer=BF16_ADAMW),
@@ -99,6 +105,8 @@ def adapted_model(wanted):
         task_type="CAUSAL_LM",
     )
     model = peft.get_peft_model(base, config, autocast_adapter_dtype=wanted.optimizer is ADAMW)
+    if wanted.autocast and not wanted.casts:
+        spare_casts(model)
     if wanted.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
