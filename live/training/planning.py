@@ -27,8 +27,9 @@ from shared.profiles import TrainingProfile
 
 CPU_RANK, CPU_ROWS, CPU_TOKENS = 8, 4, 256
 """The most that is trained on the CPU, where jobs are rehearsals: rank, rows, tokens a row."""
-COMPILE_FROM_HOURS = 2.0
-"""Compiling takes minutes (160 s for a first step were measured), so a short job goes without."""
+COMPILE_FROM_HOURS = 1.0
+"""Compiling a layer takes a minute or two (98 s were measured on two busy cores, for one length and
+for any, forward and backward), so a short job goes without."""
 GENERATIONS = 8
 """Answers that a GRPO job samples for a prompt, at most: the trainer's default."""
 

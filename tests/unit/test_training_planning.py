@@ -15,10 +15,10 @@ from live.job_files import JobSpec
 from live.training.adapters import lora
 from live.training.loading import Source, family_of
 from live.training.planning import Settled, most_answer, settle
-from live.training.rows import CHAT, GRPO
+from live.training.rows import CHAT, DPO, GRPO
 from live.training.run import Run
 from live.training.sharding import _layers
-from live.training.ways import Family, Machine
+from live.training.ways import EAGER, FLASH, PACKED, SDPA, Family, Machine
 from shared.architectures import MODULES, architecture_of
 from shared.errors import InputError
 from shared.presets import ACCURACY_4
@@ -99,6 +99,39 @@ def test_time_is_kept_for_the_hand_in_of_a_large_adapter(submit: str, fewest_s: 
     assert small.finish_s < 61
     assert fewest_s < large.finish_s - small.finish_s < 1.1 * fewest_s + 10
     assert large.save_s - small.save_s > 60
+
+
+NO_FLASH = replace(GPU, flash=False)
+
+
+@pytest.mark.parametrize(
+    ("task_type", "family", "given", "why"),
+    [
+        (CHAT, Family(MODULES), "packed", "flash-attn is not installed"),
+        (DPO, Family(MODULES), "sdpa", "flash-attn is not installed"),
+        (GRPO, Family(MODULES), "sdpa", "flash-attn is not installed"),
+        (CHAT, Family(MODULES, (FLASH, SDPA, EAGER), "no kernel"), "sdpa",
+         "flash-attn is not installed; no kernel"),
+        (CHAT, Family(MODULES, (EAGER,)), "eager", "the model's family has no flash attention"),
+    ],
+)  # fmt: skip
+def test_the_best_attention_that_family_task_and_machine_allow(
+    task_type: str, family: Family, given: str, why: str
+) -> None:
+    found = settle(spec(task_type), LLAMA_8B, family, 2048, NO_FLASH, 0)
+    assert found.attention == given
+    told = {each.setting: each for each in found.not_taken}["attention"]
+    assert (told.wanted, told.given, told.why) == ("flash", given, why)
+
+
+def test_masks_and_scores_are_planned_for() -> None:
+    """Padded rows and the matrix of scores leave room for fewer rows at once."""
+    families = (Family(MODULES, (way,)) for way in (PACKED, SDPA, EAGER))
+    small = replace(ACCURACY_4.profile, lora_r=128, lora_alpha=32)
+    rows = [settle(spec(CHAT, profile=small), LLAMA_8B, each, 4096, NO_FLASH, 0).micro
+            for each in families]  # fmt: skip
+    assert rows == sorted(rows, reverse=True)
+    assert rows[0] > rows[2]
 
 
 FAMILIES = {  # the linear layers of tiny models of other families
