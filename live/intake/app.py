@@ -105,7 +105,7 @@ class Intake:
 def intake_app(intake: Intake, watcher: Watcher | None = None) -> ASGIApp:
     """The application to serve. watcher: told of every request."""
     routes = []
-    for slash in ("", "/"):
+    for slash in ("/", ""):  # the other end asks with one
         routes += [Route(path + slash, intake.offer, methods=["POST"]) for path in OFFER_PATHS]
         routes += [Route(path + slash, intake.start, methods=["POST"]) for path in START_PATHS]
         path = SUBMISSION_PATH + "/{task_id}" + slash
