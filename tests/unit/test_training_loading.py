@@ -1,5 +1,9 @@
 """How the base model is loaded: as wide as the job's device has it, and to where it belongs."""
 
+import json
+import os
+import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -68,3 +72,20 @@ def test_a_job_on_gpus_loads_half_as_wide_wherever_it_loads(
     with pytest.raises(Asked):
         run.made(ExitStack())
     assert told == ["cpu" if parallel == "fsdp2" else "cuda", True]
+
+
+def test_a_base_in_half_is_trained_in_shares_under_whole_adapters(tmp_path: Path) -> None:
+    """Each rank holds half of it, two bytes a weight; the adapters stay as wide as they are."""
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.unit.sharded_model", str(tmp_path), str(rank)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        for rank in range(2)
+    ]
+    assert [each.wait(120) for each in ranks] == [0, 0]
+    one, other = (json.loads((tmp_path / f"told-{rank}.json").read_text()) for rank in range(2))
+    assert one["losses"] == other["losses"]
+    assert one["losses"][-1] < one["losses"][0] - 0.5
+    assert (one["base"], one["trained"]) == (["torch.bfloat16"], ["torch.float32"])
+    assert one["here"] + other["here"] == one["whole"]
