@@ -13,9 +13,11 @@ from live.job_files import MARKER, JobSpec
 
 PASSED = (
     "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV",
-    "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "TRITON_CACHE_DIR",
+    "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR",
 )  # fmt: skip
 PASSED_PREFIXES = ("NCCL_", "GLOO_")
+COMPILED = "compiled"
+"""The folder beside that of the jobs for the kernels that they compile."""
 _OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
@@ -33,9 +35,25 @@ def passed(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def worker_environment(spec: JobSpec, folder: Path, attempt: int) -> dict[str, str]:
-    """The whole environment of a job's processes, its marker included."""
+def _caches(folder: Path) -> dict[str, str]:
+    """Kernels that one job has compiled are there for the next, whose home is another folder.
+
+    Both libraries write a file whole and rename it, so jobs can share them.
+    """
+    kept = folder.absolute().parent.parent / COMPILED
     return {
+        "TRITON_CACHE_DIR": str(kept / "triton"),
+        "TORCHINDUCTOR_CACHE_DIR": str(kept / "inductor"),
+    }
+
+
+def worker_environment(spec: JobSpec, folder: Path, attempt: int) -> dict[str, str]:
+    """The whole environment of a job's processes, its marker included.
+
+    folder: of the job, in the folder of jobs in the data folder.
+    """
+    return {
+        **_caches(folder),
         **passed(os.environ),
         **_OFFLINE,
         "HOME": str(folder),

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 from live.job_files import JobResult
+from live.worker_end import end_with_others, fail
 from live.worker_files import WorkerFiles, opened, rank_of_process
 from shared.box import IMAGE_TASK
 from shared.errors import InputError
@@ -102,11 +103,15 @@ def main(argv: list[str]) -> int:
         sys.stderr.write(f"{why}\n")
         return 2
     files.beat(IMPORT_S)
-    result = train(files)
-    if result is None:
-        return 1
-    files.deliver(result)
-    _leave()
+    end_with_others(files)
+    try:
+        result = train(files)
+        if result is None:
+            return 1
+        files.deliver(result)
+        _leave()
+    except Exception:
+        fail(files)
     return 0
 
 

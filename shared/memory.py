@@ -232,6 +232,7 @@ def _sampling_instants(step: TrainingStep) -> Iterator[_Instant]:
     That is, while the prompts are read, a layer without autograd; later, in the attention of one
     layer, its keys and values joined to the new token's and repeated for each query head. Derived
     from transformers' DynamicCache, which joins by copying; prompts are counted at full length.
+    Autocast's copies of the adapters stay until the last token.
     """
     if not step.sampled_rows:
         return
@@ -240,7 +241,7 @@ def _sampling_instants(step: TrainingStep) -> Iterator[_Instant]:
     repeated = 2 * BF16 * arch.q_width * tokens
     running = max(step.layer().unsaved_peak() * tokens, layer + repeated)
     logits = (BF16 + 2 * FP32) * arch.vocab_size * step.sampled_rows
-    held = arch.layers * layer + running
+    held = arch.layers * layer + running + _autocast_copies(step, arch.layers)
     yield _Instant("sampling", _resident_bytes(step), held, logits, whole_layers=0)
 
 

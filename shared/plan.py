@@ -35,7 +35,7 @@ class Plan:
     micro_batch: rows of one GPU at once. effective_batch = micro_batch * accumulation * gpus
     rows. sampled_rows: answers that one GPU samples at once, whole micro-batches of them; 0 where
     none are sampled. row_tokens: the longest row planned for, at most max_length tokens. optimizer:
-    adamw or adamw8bit. predicted: the peak of one step on one GPU.
+    adamw or adamw8bit. predicted: the peak of one step on one GPU. step: that step.
     """
 
     micro_batch: int
@@ -49,6 +49,7 @@ class Plan:
     chunked_loss: bool
     sampled_rows: int
     predicted: MemoryBreakdown
+    step: TrainingStep
     deviations: tuple[Deviation, ...]
 
     @property
@@ -175,7 +176,27 @@ def _plan(step: TrainingStep, profile: TrainingProfile, deviations: tuple[Deviat
         chunked_loss=step.chunked_loss,
         sampled_rows=step.sampled_rows,
         predicted=peak_memory(step),
+        step=step,
         deviations=deviations,
+    )
+
+
+def smaller(plan: Plan, micro: int, sampled_rows: int) -> Plan:
+    """The plan with fewer rows at once, and more accumulation for it; ``micro`` divides its rows.
+
+    For a plan that ran out of memory in spite of the prediction: no other concession is made.
+    """
+    rows = plan.micro_batch * plan.accumulation
+    step = replace(
+        plan.step, rows=micro, resident_gradients=micro < rows, sampled_rows=sampled_rows
+    )
+    return replace(
+        plan,
+        micro_batch=micro,
+        accumulation=rows // micro,
+        sampled_rows=sampled_rows,
+        predicted=peak_memory(step),
+        step=step,
     )
 
 

@@ -204,6 +204,7 @@ def take_up(path: Path, weights: Weights, optimizer: torch.optim.Optimizer) -> N
     Raises CheckpointMismatch when it holds other weights.
     """
     own = path / _own_file(_rank())
+    counted = _counted_there(optimizer)
     with torch.no_grad():
         with safe_open(path / _ADAPTER, framework="pt") as adapter:
             if set(adapter.keys()) != weights.keys():
@@ -215,8 +216,19 @@ def take_up(path: Path, weights: Weights, optimizer: torch.optim.Optimizer) -> N
                 for key in moments.keys():  # noqa: SIM118 # no mapping
                     moment, name = key.split(":", 1)
                     weight, value = weights[name], moments.get_tensor(key)
+                    if value.dim() == 0 and weight in counted:
+                        value = value.to(weight.device, torch.float32)
                     placed = value.to(weight.device) if file == own else None
                     _remember(optimizer.state[weight], moment, value, weight, placed)
+
+
+def _counted_there(optimizer: torch.optim.Optimizer) -> set[torch.Tensor]:
+    """Weights whose steps a kernel counts beside them; for others torch counts on the CPU.
+
+    Its own ``load_state_dict`` goes by the same two settings.
+    """
+    there = [g for g in optimizer.param_groups if g.get("fused") or g.get("capturable")]
+    return {each for group in there for each in group["params"]}
 
 
 def _own_file(rank: int | str) -> str:
@@ -235,6 +247,6 @@ def _remember(
     if number == _NUMBER:
         state[key] = int(value) if float(value).is_integer() else float(value)
     elif value.dim() == 0:
-        state[key] = value  # AdamW's step count stays on the CPU, fused or not, until used
+        state[key] = value
     else:
         state[key] = like(weight, value) if placed is None else placed

@@ -106,10 +106,13 @@ def family_of(source: Source, device: torch.device) -> Family:
     return Family(tuple(sorted(found)), usable, lacks or "")
 
 
-def model_of(source: Source, attention: Attention, device: torch.device) -> Any:
-    """The model on its device: bf16 on a GPU, fp32 on the CPU, safetensors alone, no foreign code.
+def model_of(
+    source: Source, attention: Attention, device: torch.device, *, half: bool = False
+) -> Any:
+    """The model on its device, safetensors alone, no foreign code. Raises InputError.
 
-    Raises InputError.
+    half: bf16, for a job on GPUs wherever it is loaded: to be sharded, it waits on the CPU. A GPU
+    is given the weights one by one, so that there is no second copy in the machine's memory.
     """
     register()
     if source.folder is None:
@@ -118,13 +121,14 @@ def model_of(source: Source, attention: Attention, device: torch.device) -> Any:
         config._attn_implementation = attention
         tiny: Any = LlamaForCausalLM(config)
         return tiny.to(device)
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    place = {} if device.type == "cpu" else {"device_map": {"": device}}
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
             source.folder,
             use_safetensors=True,
-            dtype=dtype,
+            dtype=torch.bfloat16 if half else torch.float32,
             attn_implementation=attention,
+            **place,
             **_SAFE,
         )
     except (OSError, ValueError, ImportError, SafetensorError) as why:

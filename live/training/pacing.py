@@ -22,6 +22,9 @@ IDLE_SHARE = 0.2
 Assumed."""
 REWARD_SHARE = 0.6
 """Of the planned steps, before which a job of rewards is not ended early. Assumed."""
+COMPILING_S = 600.0
+"""How long a batch may take of a model that is compiled: a length, or a shorter last batch, that it
+has not met compiles anew, at any step and in evaluations. 160 s were measured for a first one."""
 EVALUATION_S = 1800.0
 """How long one evaluation or save may take without a sign of life."""
 
@@ -72,10 +75,17 @@ class Told:
         self.best = None if best is None else Evaluation(int(best[0]), best[1])
 
 
+def wait_for(device: torch.device) -> None:
+    """Until the device has done all that it was given: a step's kernels are only queued before."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 class Pacing(TrainerCallback):
     """Runs on every rank; rank 0 decides and the others follow.
 
-    greater: whether the measure is a reward. keep_best: writes the present adapter as the best one.
+    greater: whether the measure is a reward. compiled: whether the model is compiled. keep_best:
+    writes the present adapter as the best one.
     """
 
     def __init__(
@@ -85,6 +95,7 @@ class Pacing(TrainerCallback):
         schedule: Schedule,
         *,
         greater: bool,
+        compiled: bool,
         patience: int,
         keep_best: Callable[[], None],
     ) -> None:
@@ -92,6 +103,7 @@ class Pacing(TrainerCallback):
         self.measure = REWARD if greater else LOSS
         self.device, self._patience, self._keep_best = device, patience, keep_best
         self._sign = -1.0 if greater else 1.0
+        self._batch_s = max(SAMPLING_S * greater, COMPILING_S * compiled)
         self._factor = schedule.learning_rate(0)
         self._boundary_s = monotonic()
         self._value = inf
@@ -134,6 +146,7 @@ class Pacing(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Measure the step, and decide on all ranks alike what comes now."""
+        wait_for(self.device)
         self._beat_of_a_step()
         took_s = monotonic() - self._boundary_s
         self.told.step_s.append(took_s)
@@ -144,8 +157,8 @@ class Pacing(TrainerCallback):
 
     def _beat_of_a_step(self) -> None:
         """Of the first steps of a process every one may compile anew: the next may be late."""
-        within_s = SAMPLING_S if self.measure == REWARD else 0.0
-        self.files.beat(EVALUATION_S if len(self.told.step_s) < WARM_UP_STEPS else within_s)
+        first = len(self.told.step_s) < WARM_UP_STEPS
+        self.files.beat(EVALUATION_S if first else self._batch_s)
 
     def may_begin(self, step: int) -> bool:
         """Whether there is time for a step at all; asked once, before the first of a process."""
@@ -188,7 +201,7 @@ class Pacing(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """A batch of an evaluation is done."""
-        self.files.beat()
+        self.files.beat(self._batch_s)
 
     def on_log(
         self,
@@ -250,7 +263,7 @@ class Pacing(TrainerCallback):
             told.best = found
             self.files.beat(EVALUATION_S)
             self._keep_best()
-            self.files.beat()
+            self.files.beat(self._batch_s)
         if told.best is not found and self._idle(found.step):
             told.why = f"no better evaluation since step {told.best.step if told.best else 0}"
             told.stopped = FINISH
@@ -282,5 +295,5 @@ class Pacing(TrainerCallback):
         self.told.save_s.append(seconds)
         self.schedule.took("save", seconds)
         self.saved_hook()
-        self.files.beat()
+        self.files.beat(self._batch_s)
         self._boundary_s = monotonic()

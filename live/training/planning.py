@@ -9,6 +9,7 @@ from typing import Any
 
 from live.job_files import JobSpec
 from live.training.learning_rate import learning_rate
+from live.training.left_out import dropout, left_out
 from live.training.rows import DPO, GRPO
 from live.training.ways import (
     EAGER,
@@ -22,7 +23,7 @@ from live.training.ways import (
 from shared.architectures import MODULES, Architecture
 from shared.errors import InputError
 from shared.layer_memory import AttentionMemory
-from shared.plan import Deviation, Plan, Setting, largest_plan
+from shared.plan import Deviation, Plan, Setting, largest_plan, smaller
 from shared.profiles import TrainingProfile
 
 CPU_RANK, CPU_ROWS, CPU_TOKENS = 8, 4, 256
@@ -114,7 +115,7 @@ def settle(
     attention = attention_for(spec.task_type, family, machine)
     if not machine.cuda:
         return _on_the_cpu(spec, shape, targets, attention)
-    profile = _for_task(spec.profile, spec.task_type)
+    profile = _for_task(spec)
     if shape.experts > 1:  # those that are no layers of their own take no adapters
         there = tuple(name for name in profile.target_modules if name in targets)
         profile = replace(profile, target_modules=there or profile.target_modules)
@@ -157,9 +158,10 @@ def _rows_each(task_type: str) -> int:
     return 2 if task_type == DPO else 1
 
 
-def _for_task(profile: TrainingProfile, task_type: str) -> TrainingProfile:
+def _for_task(spec: JobSpec) -> TrainingProfile:
     """DPO's two rows are counted as one of twice the length: memory goes by tokens."""
-    return replace(profile, max_length=profile.max_length * _rows_each(task_type))
+    most = spec.profile.max_length * _rows_each(spec.task_type)
+    return replace(spec.profile, max_length=most, lora_dropout=dropout(spec))
 
 
 def _targets(spec: JobSpec, projections: tuple[str, ...]) -> tuple[str, ...]:
@@ -198,9 +200,16 @@ def _settled(
     rows = profile.batch_size * profile.gradient_accumulation_steps
     while rows % micro:
         micro -= 1
+    sampled = _sampled(plan, lacks, micro) if plan.sampled_rows else 0
     if micro != plan.micro_batch:
         why = f"{lacks} attempt(s) ran out of memory with more"
-        missing.append(Deviation("per_device_train_batch_size", plan.micro_batch, micro, why))
+        missing += [
+            Deviation("per_device_train_batch_size", plan.micro_batch, micro, why),
+            Deviation("gradient_accumulation_steps", plan.accumulation, rows // micro,
+                      "keeps the batch"),
+        ]  # fmt: skip
+    if lacks:
+        plan = smaller(plan, micro, sampled)
     alpha = profile.lora_alpha * plan.lora_r / profile.lora_r
     if plan.lora_r != profile.lora_r:
         missing.append(Deviation("lora_alpha", profile.lora_alpha, round(alpha),
@@ -208,16 +217,17 @@ def _settled(
     if plan.optimizer == "adamw8bit" and not machine.bits8:
         raise InputError("bitsandbytes: not installed, and the plan needs its 8-bit Adam")
     compiled = _compiles(spec, plan.parallel, faults, missing)
-    sampled = _sampled(plan, lacks, micro) if plan.sampled_rows else 0
+    eval_batch = min(profile.eval_batch_size, micro)
+    missing += left_out(spec, plan.parallel, plan.optimizer, eval_batch)
     return Settled(
         sampled_rows=sampled,
         generations=_generations(sampled * spec.processes) if sampled else 1,
         micro=micro,
         accumulation=rows // micro,
-        eval_batch=min(profile.eval_batch_size, max(1, micro)),
+        eval_batch=eval_batch,
         lora_r=plan.lora_r,
         lora_alpha=alpha,
-        lora_dropout=profile.lora_dropout,
+        lora_dropout=dropout(spec),
         target_modules=chosen.targets,
         max_length=profile.max_length,
         parallel=plan.parallel,
@@ -286,16 +296,20 @@ def _on_the_cpu(
     alpha = 4.0 * rank
     given: dict[str, tuple[Setting, Setting]] = {
         "per_device_train_batch_size": (profile.batch_size, rows),
+        "gradient_accumulation_steps": (profile.gradient_accumulation_steps, 1),
         "lora_r": (profile.lora_r, rank),
         "lora_alpha": (profile.lora_alpha, round(alpha)),
         "max_length": (profile.max_length, CPU_TOKENS),
-        "precision": (profile.precision, "fp32"),
         "gradient_checkpointing": (profile.gradient_checkpointing, False),
         "torch_compile": (profile.torch_compile, False),
         "attention": (profile.attention, attention),
     }
     why = "there is no GPU: on the CPU a job is a rehearsal"
     missing = [Deviation(k, w, g, why) for k, (w, g) in given.items() if w != g]
+    # To try them where there is no GPU.
+    parallel = "fsdp2" if spec.request.get("parallel") == "fsdp2" else "ddp"
+    optimizer = "adamw8bit" if spec.request.get("optimizer") == "adamw8bit" else "adamw"
+    missing += left_out(spec, parallel, optimizer, rows)
     return Settled(
         sampled_rows=rows if samples else 0,
         generations=_generations(rows * spec.processes) if samples else 1,
@@ -304,12 +318,11 @@ def _on_the_cpu(
         eval_batch=rows,
         lora_r=rank,
         lora_alpha=alpha,
-        lora_dropout=profile.lora_dropout,
+        lora_dropout=dropout(spec),
         target_modules=targets,
         max_length=min(profile.max_length, CPU_TOKENS),
-        # To try them where there is no GPU.
-        parallel="fsdp2" if spec.request.get("parallel") == "fsdp2" else "ddp",
-        optimizer="adamw8bit" if spec.request.get("optimizer") == "adamw8bit" else "adamw",
+        parallel=parallel,
+        optimizer=optimizer,
         attention=attention,
         compile=False,
         checkpointing=False,

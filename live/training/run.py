@@ -118,6 +118,7 @@ class Run(ABC):
             self.device,
             schedule,
             greater=self.spec.task_type == GRPO,
+            compiled=facts.settled.compile,
             patience=self.spec.training.patience,
             keep_best=trainer.write_adapter,
         )

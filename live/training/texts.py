@@ -51,7 +51,7 @@ class TextRun(Run):
         )
         self.files.beat(SLOW_S)
         place = torch.device("cpu") if settled.parallel == "fsdp2" else self.device
-        model = model_of(source, settled.attention, place)
+        model = model_of(source, settled.attention, place, half=spec.device == "cuda")
         most_steps = self._most_steps(data, settled)
         self.files.beat(SLOW_S)
         parts = (model, tokenizer, data)

@@ -38,6 +38,15 @@ class Grpo(Kept, GRPOTrainer):  # type: ignore[misc]
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         return GRPOTrainer._get_train_sampler(self, dataset)
 
+    def _generate_single_turn(self, *given: Any, **named: Any) -> Any:
+        """Answers are sampled as they are trained: peft passes by the forward that has autocast.
+
+        Without it fp32 adapters are multiplied in fp32, token by token.
+        """
+        with self.accelerator.autocast():
+            sampled: Any = super()._generate_single_turn(*given, **named)  # type: ignore[no-untyped-call]
+            return sampled
+
 
 def _sft(spec: JobSpec, settled: Settled, told: dict[str, Any], _: dict[str, Any]) -> Any:
     del spec

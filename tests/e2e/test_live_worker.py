@@ -1,6 +1,7 @@
 """The worker, for real: LoRA on the CPU, alone in this process and once as two ranks."""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -279,3 +280,36 @@ def test_two_ranks_stop_at_one_step_and_deliver_once(tmp_path: Path) -> None:
     PeftModel.from_pretrained(tiny(), result.submission)
     assert marked(folder) == set()
     assert (folder / RESULT).exists()
+
+
+@pytest.mark.parametrize(("waits", "of"), [("collective", "GPU"), ("library", "machine")])
+def test_a_rank_without_memory_takes_the_other_along(waits: str, of: str, tmp_path: Path) -> None:
+    """Within seconds, though a job with a deadline is given minutes to stop."""
+    folder = tmp_path / "00000001"
+    folder.mkdir()
+    now_s = steady_s()
+    left = TimeLeft(boot_id=boot_id(), warn_s=now_s + 600, kill_s=now_s + 1200)
+    asked = spec(
+        request={"waits": waits, "of": of}, worker_module="tests.e2e.failing_rank", time_left=left
+    )
+    write_record(folder, JOB, asked)
+    (folder / "failed-0-0").touch()  # of another attempt
+    root = str(Path(__file__).parents[2])
+    launcher = subprocess.Popen(
+        [sys.executable, "-m", "live.launcher", str(folder)],
+        env={**os.environ, "PYTHONPATH": root},
+    )
+    try:
+        assert launcher.wait(PATIENCE_S) == 0
+    finally:
+        launcher.terminate()
+        launcher.wait(PATIENCE_S)
+    end, log = exit_of(folder), (folder / "logs" / "attempt-1.log").read_text()
+    assert end is not None, log
+    assert (end.outcome, end.faults) == ("failed", ("oom",)), log
+    failed_s = (folder / "failed-1-1").stat().st_mtime
+    took_s = end.ended_ms / 1000 - failed_s
+    assert took_s < 20, log
+    said = "another rank has failed" in log
+    assert said == (waits == "library"), log  # a broken collective says so by itself
+    assert marked(folder) == set()

@@ -32,7 +32,7 @@ def made(kind: str, *, sharded: bool) -> tuple[torch.nn.Module, Any]:
             fully_shard(layer)
         fully_shard(model)
     weights = list(trainable(model).values())
-    adam = torch.optim.AdamW(weights, lr=1e-2, weight_decay=0.0)
+    adam = torch.optim.AdamW(weights, lr=1e-2, weight_decay=0.0, fused=kind == "fused")
     optimizer = adam_8bit(weights, 1e-2) if kind == "adamw8bit" else adam
     return model, AcceleratedOptimizer(optimizer)  # as the trainers have it
 

@@ -143,6 +143,11 @@ def test_a_want_of_memory_costs_pictures_at_once_and_then_rank() -> None:
     fewer = settled(400, lacks=1)
     assert 1 <= fewer.micro <= some.micro // 2
     assert fewer.micro * fewer.accumulation == some.micro * some.accumulation
+    assert fewer.predicted_gb < some.predicted_gb
+    missing = {each.setting: each.given for each in fewer.not_taken}
+    assert missing["per_device_train_batch_size"] == fewer.micro
+    assert missing["gradient_accumulation_steps"] == fewer.accumulation
+    assert missing["per_device_eval_batch_size"] == fewer.eval_batch
     with pytest.raises(InputError, match="not one image"):
         settled(shape=big, memory_gb_per_gpu=24.0)
 

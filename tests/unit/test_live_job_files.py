@@ -162,6 +162,21 @@ def test_the_environment_is_a_closed_list(tmp_path: Path) -> None:
     assert worker_environment(cpu, tmp_path, 1)["CUDA_VISIBLE_DEVICES"] == ""
 
 
+def test_kernels_are_compiled_for_all_jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    names = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    told = [worker_environment(SPEC, tmp_path / "jobs" / name, 1) for name in ("0001", "0002")]
+    for each in told:
+        assert [each[name] for name in names] == [
+            str(tmp_path / "compiled" / part) for part in ("triton", "inductor")
+        ]
+    for name in names:
+        monkeypatch.setenv(name, "/elsewhere")
+    told = [worker_environment(SPEC, tmp_path / "jobs" / "0001", 1)]
+    assert [told[0][name] for name in names] == ["/elsewhere"] * 2
+
+
 def test_torchrun_waits_as_long_as_the_launcher_may(tmp_path: Path) -> None:
     command = worker_command(SPEC, tmp_path)
     assert command[-3:] == ["-m", "live.worker", str(tmp_path)]

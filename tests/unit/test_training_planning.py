@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -21,10 +22,12 @@ from live.training.sharding import _layers
 from live.training.ways import EAGER, FLASH, PACKED, SDPA, Family, Machine
 from shared.architectures import MODULES, architecture_of
 from shared.errors import InputError
-from shared.presets import ACCURACY_4
+from shared.memory import peak_memory
+from shared.presets import ACCURACY_4, THROUGHPUT_24
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 GPU = Machine(cuda=True, flash=True, bits8=True)
+NO_GPU = Machine(cuda=False, flash=False, bits8=False)
 LLAMA_8B = architecture_of("meta-llama/Llama-3.1-8B")
 
 
@@ -70,6 +73,77 @@ def test_an_attempt_that_lacked_memory_samples_half_as_many() -> None:
     first, second, last = (settled(GRPO, lacks=lacks) for lacks in (0, 1, 9))
     assert (second.micro, second.sampled_rows) == (first.micro // 2, first.sampled_rows // 2)
     assert (last.micro, last.sampled_rows, last.generations) == (1, 1, 2)
+
+
+def test_an_attempt_that_lacked_memory_is_predicted_anew() -> None:
+    for task_type in (CHAT, DPO, GRPO):
+        first, second = (settled(task_type, row=1024, lacks=lacks) for lacks in (0, 1))
+        assert first.predicted_gb is not None
+        assert second.predicted_gb is not None
+        assert second.predicted_gb < first.predicted_gb
+        assert second.plan is not None
+        assert second.predicted_gb == peak_memory(second.plan.step).total_gb
+        assert (second.plan.step.rows, second.plan.step.sampled_rows) == (
+            second.micro, second.sampled_rows)  # fmt: skip
+    samples_less = settled(GRPO, lacks=9)  # a row at once already: only answers were left
+    assert samples_less.plan is not None
+    assert samples_less.plan.sampled_rows == samples_less.sampled_rows
+
+
+SHARE = {"processes": 1, "gpus": (0,), "memory_gb_per_gpu": 80 / 3, "sharing": 3}
+CASES: dict[str, dict[str, Any]] = {
+    "two GPUs": {},
+    "after a lack of memory": {"lacks": 1},
+    "a short row": {"row": 256},
+    "a share": {**SHARE, "row": 512, "profile": THROUGHPUT_24.profile},
+    "on the CPU": {"device": "cpu"},
+    "on the CPU, a share": {**SHARE, "device": "cpu", "profile": THROUGHPUT_24.profile},
+}
+
+
+@pytest.mark.parametrize("task_type", [CHAT, DPO, GRPO])
+@pytest.mark.parametrize("case", CASES)
+def test_every_setting_that_is_not_as_wanted_is_told(case: str, task_type: str) -> None:
+    """The last word on a setting is what the trainer is told; one without a word is as wanted."""
+    asked = dict(CASES[case])
+    wanted = asked.get("profile", ACCURACY_4.profile)
+    gpu = asked.get("device") != "cpu"
+    if gpu:
+        found = settled(task_type, **asked)
+    else:
+        found = settle(spec(task_type, **asked), LLAMA_8B, MODULES, 64, NO_GPU, 0)
+    last = {each.setting: each.given for each in found.not_taken}
+    assert all(each.why and each.wanted != each.given for each in found.not_taken)
+    buckets = found.parallel == "ddp" and spec(task_type, **known(asked)).processes > 1
+    precision = {True: "bf16_autocast", False: "bf16"}[found.optimizer == "adamw"]
+    given = {
+        "per_device_train_batch_size": (wanted.batch_size, found.micro),
+        "gradient_accumulation_steps": (wanted.gradient_accumulation_steps, found.accumulation),
+        "per_device_eval_batch_size": (wanted.eval_batch_size, found.eval_batch),
+        "lora_r": (wanted.lora_r, found.lora_r),
+        "lora_alpha": (wanted.lora_alpha, round(found.lora_alpha)),
+        "lora_dropout": (f"{wanted.lora_dropout:g}", f"{found.lora_dropout:g}"),
+        "ddp_bucket_cap_mb": (wanted.ddp_bucket_cap_mb, found.bucket_mb if buckets else "unused"),
+        "max_length": (wanted.max_length, found.max_length),
+        "target_modules": (", ".join(wanted.target_modules), ", ".join(found.target_modules)),
+        "precision": (wanted.precision, precision if gpu else "fp32"),
+        "gradient_checkpointing": (wanted.gradient_checkpointing, found.checkpointing),
+        "torch_compile": (wanted.torch_compile, found.compile),
+    }
+    for setting, (asked_for, got) in given.items():
+        assert last.get(setting, asked_for) == got, setting
+
+
+def known(asked: dict[str, Any]) -> dict[str, Any]:
+    return {name: each for name, each in asked.items() if name not in ("lacks", "row")}
+
+
+def test_dpo_compares_without_dropout_on_one_side() -> None:
+    assert settled(DPO).lora_dropout == 0.0
+    assert settled(CHAT).lora_dropout == ACCURACY_4.profile.lora_dropout > 0
+    plan = settled(DPO).plan
+    assert plan is not None
+    assert not plan.step.dropout  # and no memory is planned for its masks
 
 
 def test_one_gpu_samples_two_answers_at_least() -> None:

@@ -236,16 +236,17 @@ def test_fsdp2_is_within_five_percent_and_not_underestimated(process_group, rank
 
 def sampling_peaks(wanted):
     """Peaks by MemTracker while prompts of all but one token are read, and of one token more."""
-    model = adapted_model(replace(wanted, chunked_loss=False, gradient_checkpointing=False)).eval()
+    model = adapted_model(replace(wanted, chunked_loss=False, gradient_checkpointing=False))
     shape = (wanted.sampled_rows, wanted.row_tokens - 1)
     prompts = torch.randint(0, wanted.architecture.vocab_size, shape)
     cache, tracker, peaks = transformers.DynamicCache(), FrozenBaseTracker(), []
     tracker.track_external(model, prompts)
-    for ids in (prompts, prompts[:, :1].clone()):
-        with tracker, torch.no_grad():
-            model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        peaks.append(tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"])
-        tracker.reset_mod_stats()
+    with torch.autocast("cpu", torch.bfloat16):  # around all, and with dropout: as GRPO samples
+        for ids in (prompts, prompts[:, :1].clone()):
+            with tracker, torch.no_grad():
+                model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            peaks.append(tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"])
+            tracker.reset_mod_stats()
     return peaks
 
 

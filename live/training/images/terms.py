@@ -9,6 +9,7 @@ from typing import Any
 
 from live.job_files import JobSpec
 from live.training.images.families import MODULES
+from live.training.left_out import left_out
 from live.training.planning import CPU_RANK, CPU_ROWS, Terms
 from shared.errors import InputError
 from shared.image_memory import image_peak_gb
@@ -78,8 +79,6 @@ def settle(spec: JobSpec, shape: Shape, rows: int, lacks_of_memory: int) -> Imag
 
     asked = profile.batch_size * profile.gradient_accumulation_steps
     each = max(1, min(asked, rows // (STEPS_A_PASS * spec.processes)))
-    given("per_device_train_batch_size", asked, each,
-          f"a pass over {rows} images is to have {STEPS_A_PASS} steps")  # fmt: skip
     rank = min(profile.lora_r, shape.narrowest, CPU_RANK if cpu else profile.lora_r)
     given("lora_r", profile.lora_r, rank,
           "on the CPU a job is a rehearsal" if cpu else "no adapted layer is wider")  # fmt: skip
@@ -90,6 +89,11 @@ def settle(spec: JobSpec, shape: Shape, rows: int, lacks_of_memory: int) -> Imag
     micro = max(1, micro >> lacks_of_memory)
     while each % micro:
         micro -= 1
+    if lacks_of_memory and not cpu:
+        predicted = _peak_gb(spec, shape, rank, micro)
+    why = f"a pass over {rows} images is to have {STEPS_A_PASS} steps, and they have to fit"
+    given("per_device_train_batch_size", profile.batch_size, micro, why)
+    given("gradient_accumulation_steps", profile.gradient_accumulation_steps, each // micro, why)
     given("lora_alpha", profile.lora_alpha, rank, "who reads image adapters takes alpha for rank")
     given("target_modules", ", ".join(profile.target_modules), ", ".join(MODULES),
           "an image model has no others of them")  # fmt: skip
@@ -99,10 +103,12 @@ def settle(spec: JobSpec, shape: Shape, rows: int, lacks_of_memory: int) -> Imag
     checkpointing = profile.gradient_checkpointing and not cpu
     given("gradient_checkpointing", profile.gradient_checkpointing, checkpointing,
           "on the CPU a job is a rehearsal")  # fmt: skip
+    eval_batch = min(profile.eval_batch_size, micro)
+    missing += left_out(spec, "ddp", "adamw", eval_batch)
     return ImageTerms(
         micro=micro,
         accumulation=each // micro,
-        eval_batch=min(profile.eval_batch_size, micro),
+        eval_batch=eval_batch,
         lora_r=rank,
         lora_alpha=float(rank),
         lora_dropout=profile.lora_dropout,
@@ -123,12 +129,10 @@ def _fitting(
     spec: JobSpec, shape: Shape, rank: int, most: int, missing: list[Deviation]
 ) -> tuple[int, int, float]:
     """Rank, images at once and predicted GB: the rank is lowered last. Raises InputError."""
-    free, pixels, wanted = usable_gb(spec.memory_gb_per_gpu), pixels_of(spec), rank
+    free, wanted = usable_gb(spec.memory_gb_per_gpu), rank
     while True:
         for micro in (n for n in range(most, 0, -1) if most % n == 0):
-            peak = image_peak_gb(
-                shape.params, rank * shape.adapter_params, micro, pixels, spec.processes
-            )
+            peak = _peak_gb(spec, shape, rank, micro)
             if peak <= free:
                 if rank != wanted:
                     missing.append(Deviation("lora_r", wanted, rank, "it does not fit the slot"))
@@ -136,6 +140,12 @@ def _fitting(
         if rank <= LOWEST_RANK:
             raise InputError(
                 f"model: {spec.model}: {shape.params * 2 / GB:.1f} GB of weights, and not one "
-                f"image of {pixels} pixels a side fits a GPU of {spec.memory_gb_per_gpu:.1f} GB"
+                f"image of {pixels_of(spec)} pixels a side fits a GPU of "
+                f"{spec.memory_gb_per_gpu:.1f} GB"
             )
         rank = max(LOWEST_RANK, rank // 2)
+
+
+def _peak_gb(spec: JobSpec, shape: Shape, rank: int, micro: int) -> float:
+    adapters = rank * shape.adapter_params
+    return image_peak_gb(shape.params, adapters, micro, pixels_of(spec), spec.processes)
