@@ -5,7 +5,7 @@ from typing import Any
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 
-from live.training.planning import Settled
+from live.training.terms import Settled
 
 
 def lora(settled: Settled) -> LoraConfig:

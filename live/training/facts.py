@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from live.training.loading import Source
-from live.training.planning import Terms
+from live.training.terms import Terms
 
 
 @dataclass(slots=True)

@@ -19,8 +19,8 @@ from live.training.checkpoints import State, Weights, gathered, put_in_place, tr
 from live.training.optimizers import TORCH_NAMES, adam_8bit
 from live.training.order import LongestFirst, lengths_of
 from live.training.pacing import Pacing
-from live.training.planning import Terms
 from live.training.rows import GRPO
+from live.training.terms import Terms
 from shared.errors import FourSlotError
 
 SEED = 17

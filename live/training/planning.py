@@ -4,13 +4,13 @@ The memory plan is ``shared.plan``'s, the same that refuses offers at admission.
 longest row, the task's own needs and the machine at hand are put into it.
 """
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from live.job_files import JobSpec
 from live.training.learning_rate import learning_rate
 from live.training.left_out import dropout, left_out
 from live.training.rows import DPO, GRPO
+from live.training.terms import Settled
 from live.training.ways import (
     EAGER,
     END_TO_END,
@@ -38,63 +38,6 @@ CPU_ANSWERS = 16
 """Answers a rank samples for one GRPO step on the CPU: fewer tell good from bad too seldom."""
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What every trainer is told. not_taken: profile settings that it is not, and why.
-
-    micro, accumulation: rows of a rank at once, and how often; eval_batch: rows of a rank in
-    evaluations. predicted_gb: the peak of one GPU, GB of 10**9 bytes; None on the CPU, where no
-    slot's memory is at stake.
-    """
-
-    micro: int
-    accumulation: int
-    eval_batch: int
-    lora_r: int
-    lora_alpha: float
-    lora_dropout: float
-    target_modules: tuple[str, ...]
-    parallel: str
-    optimizer: str
-    compile: bool
-    checkpointing: bool
-    bucket_mb: int
-    learning_rate: float
-    predicted_gb: float | None
-    not_taken: tuple[Deviation, ...]
-
-    def record(self) -> dict[str, Any]:
-        """For the job's record: JSON values."""
-        told = asdict(self)
-        del told["not_taken"]
-        told["micro_batch"] = told.pop("micro")
-        return told
-
-
-@dataclass(frozen=True, slots=True)
-class Settled(Terms):
-    """All that a trainer of texts is told.
-
-    max_length: tokens a row is cut to. sampled_rows: answers that a rank samples at once, whole
-    micro-batches of one step; 0 where none are sampled. generations: answers to a prompt, or 1.
-    plan: the memory plan behind it, of the slot's GPUs (None on the CPU).
-    """
-
-    max_length: int
-    sampled_rows: int
-    generations: int
-    attention: Attention
-    plan: Plan | None
-
-    def record(self) -> dict[str, Any]:
-        """For the job's record: JSON values."""
-        told = Terms.record(self)
-        del told["plan"]
-        told["chunked_loss"] = True  # the trainers know no other
-        told["row_tokens"] = None if self.plan is None else self.plan.row_tokens
-        return told
-
-
 def settle(
     spec: JobSpec,
     shape: Architecture,
@@ -106,10 +49,9 @@ def settle(
 ) -> Settled:
     """What the job is trained with.
 
-    longest_row: tokens of the data's longest
-    example, prompt and answer. lacks_of_memory: attempts of this job that ran out of memory; each
-    halves the rows at once. faults: attempts that failed, whatever of. Raises InputError when not
-    one row fits the slot, or there is no layer to adapt.
+    longest_row: tokens of the data's longest example, prompt and answer. lacks_of_memory: attempts
+    of this job that ran out of memory; each halves the rows at once. faults: attempts that failed,
+    whatever of. Raises InputError when not one row fits the slot, or there is no layer to adapt.
     """
     targets = _targets(spec, family.projections)
     attention = attention_for(spec.task_type, family, machine)

@@ -19,9 +19,10 @@ from live.training.loading import (
     tokenizer_of,
     with_template,
 )
-from live.training.planning import CPU_TOKENS, Settled, settle
+from live.training.planning import CPU_TOKENS, settle
 from live.training.run import Run
 from live.training.scoring import reward_functions
+from live.training.terms import Settled
 from live.training.ways import machine
 
 STAND_IN_STEPS = 20

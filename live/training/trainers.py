@@ -11,9 +11,10 @@ from live.training.adapters import lora, spare_casts
 from live.training.checkpoints import trainable
 from live.training.compiling import compile_layers
 from live.training.kept import Data, Kept, arguments
-from live.training.planning import Settled, most_answer
+from live.training.planning import most_answer
 from live.training.rows import DPO, GRPO
 from live.training.sharding import shard
+from live.training.terms import Settled
 from live.training.ways import END_TO_END
 
 

@@ -56,7 +56,7 @@ def test_a_job_on_gpus_loads_half_as_wide_wherever_it_loads(
         told.extend([given[2].type, half])
         raise Asked
 
-    names = ("reward_functions", "texts_of", "with_template", "tokenizer_of", "projections_of",
+    names = ("reward_functions", "texts_of", "with_template", "tokenizer_of", "family_of",
              "machine", "source_of", "shape_of")  # fmt: skip
     for name in names:
         monkeypatch.setattr(texts, name, lambda *_: None)

@@ -15,10 +15,11 @@ import transformers
 from live.job_files import JobSpec
 from live.training.adapters import lora
 from live.training.loading import Source, family_of
-from live.training.planning import Settled, most_answer, settle
+from live.training.planning import most_answer, settle
 from live.training.rows import CHAT, DPO, GRPO
 from live.training.run import Run
 from live.training.sharding import _layers
+from live.training.terms import Settled
 from live.training.ways import EAGER, FLASH, PACKED, SDPA, Family, Machine
 from shared.architectures import MODULES, architecture_of
 from shared.errors import InputError
@@ -111,7 +112,7 @@ def test_every_setting_that_is_not_as_wanted_is_told(case: str, task_type: str) 
     if gpu:
         found = settled(task_type, **asked)
     else:
-        found = settle(spec(task_type, **asked), LLAMA_8B, MODULES, 64, NO_GPU, 0)
+        found = settle(spec(task_type, **asked), LLAMA_8B, Family(MODULES), 64, NO_GPU, 0)
     last = {each.setting: each.given for each in found.not_taken}
     assert all(each.why and each.wanted != each.given for each in found.not_taken)
     buckets = found.parallel == "ddp" and spec(task_type, **known(asked)).processes > 1

@@ -13,10 +13,11 @@ from datasets import Dataset  # noqa: E402
 
 from live.training import trainers  # noqa: E402
 from live.training.kept import Data, arguments  # noqa: E402
-from live.training.loading import Source, model_of, projections_of, shape_of  # noqa: E402
+from live.training.loading import Source, family_of, model_of, shape_of  # noqa: E402
 from live.training.loading import tokenizer_of as tokens_of  # noqa: E402
-from live.training.planning import Machine, settle  # noqa: E402
+from live.training.planning import settle  # noqa: E402
 from live.training.rows import GRPO  # noqa: E402
+from live.training.ways import Machine  # noqa: E402
 from tests.unit.test_training_planning import spec  # noqa: E402
 
 SMALL = Source("small", Path(__file__).parents[1] / "models" / "small-llama")
@@ -37,7 +38,7 @@ def alone(tmp_path: Path) -> Iterator[None]:
 def made(task_type: str, rows: list[dict[str, Any]], folder: Path, **rewards: Any) -> Any:
     """The task's trainer as a GPU has it: bf16 autocast over a bf16 base, fp32 adapters."""
     asked = spec(task_type, device="cpu", processes=1, gpus=(0,))
-    settled = settle(asked, shape_of(SMALL), projections_of(SMALL), 64, HERE, 0)
+    settled = settle(asked, shape_of(SMALL), family_of(SMALL, torch.device("cpu")), 64, HERE, 0)
     model = model_of(SMALL, "sdpa", torch.device("cpu"), half=True)
     data = Data(Dataset.from_list(rows), Dataset.from_list(rows), 64)
     parts = (model, tokens_of(SMALL), data)

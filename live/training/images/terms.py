@@ -10,7 +10,8 @@ from typing import Any
 from live.job_files import JobSpec
 from live.training.images.families import MODULES
 from live.training.left_out import left_out
-from live.training.planning import CPU_RANK, CPU_ROWS, Terms
+from live.training.planning import CPU_RANK, CPU_ROWS
+from live.training.terms import Terms
 from shared.errors import InputError
 from shared.image_memory import image_peak_gb
 from shared.memory import LOWEST_RANK, usable_gb
