@@ -13,7 +13,8 @@ from live.admin import AdminSocket, Json
 from live.clock import Clock, SystemClock, wall_ms
 from live.config import Config
 from live.daemon import Daemon
-from live.gpus import Gpus
+from live.gpus import CpuSlots, Gpus
+from live.guard import Guard
 from live.intake.app import Intake, intake_app
 from live.intake.desk import Desk
 from live.intake.nonces import Nonces
@@ -90,6 +91,7 @@ class Service:
         except BaseException:
             self.store.close()
             raise
+        self.guard = Guard()
         self.http: Serving | None = None
         self.metrics_http: Serving | None = None
 
@@ -193,11 +195,13 @@ class Service:
             stack.push_async_callback(self.supervisor.close)
             side = [asyncio.create_task(work, name=name) for name, work in self._side_work(stop)]
             stack.push_async_callback(_cancelled, side)
+            self.guard.watch(side, stop)
             await self.admin.open()
             stack.push_async_callback(self.admin.close)
             stack.callback(stop.set)
             for task in await self._open_ports(stop):
                 stack.push_async_callback(_finished, task)
+                self.guard.watch([task], stop, endless=True)
             stack.callback(stop.set)
             self.consumer = consumer
             yield self
@@ -211,11 +215,13 @@ class Service:
         tasks = []
         if http.enabled:
             self.http = await serve(self.app, http.host, http.port, stop)
+            self.http.task.set_name("http server")
             log.info("taking offers at http://%s:%d", self.http.host, self.http.port)
             tasks.append(self.http.task)
         if http.metrics_port is not None:
             metrics = metrics_app(self.metrics)
             self.metrics_http = await serve(metrics, "127.0.0.1", http.metrics_port, stop)
+            self.metrics_http.task.set_name("metrics server")
             tasks.append(self.metrics_http.task)
         return tasks
 
@@ -261,9 +267,7 @@ class Service:
 async def _cancelled(tasks: "list[asyncio.Task[None]]") -> None:
     for task in tasks:
         task.cancel()
-    for found in await asyncio.gather(*tasks, return_exceptions=True):
-        if isinstance(found, Exception):
-            log.error("a side task had failed", exc_info=found)
+    await asyncio.gather(*tasks, return_exceptions=True)  # what fails is told when it fails
 
 
 async def _finished(task: "asyncio.Task[None]") -> None:
