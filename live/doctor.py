@@ -10,9 +10,11 @@ from pathlib import Path
 from live import doctor_box, doctor_files, doctor_network, doctor_software, doctor_system
 from live.admin import SOCKET, ask
 from live.config import Config
+from live.discovery import discover
 from live.doctor_lines import Check, Json, Line, Scene, fault
-from live.gpus import Gpus, discover
+from live.gpus import Gpus
 from live.in_time import in_time
+from live.kept_faults import KeptFaults
 from shared.errors import FourSlotError
 
 DRIVER_S = 20.0
@@ -73,7 +75,8 @@ def _daemon(config: Config) -> Json | None:
 def _gpus(config: Config) -> Gpus | str:
     """The box's GPUs, or why they cannot be used."""
     try:
-        return in_time(DRIVER_S, lambda: discover(config.device))
+        kept = KeptFaults(config.data_folder, writes=False)
+        return in_time(DRIVER_S, lambda: discover(config.device, kept=kept))
     except TimeoutError:
         return f"the driver has not answered in {DRIVER_S:g} s"
     except FourSlotError as why:

@@ -8,7 +8,7 @@ from live.doctor_lines import Check, Line, Scene, fault, ok, warning
 from live.gpus import GpuError, Gpus
 from live.in_time import in_time
 from live.job_settings import JobSettings
-from live.reaping import job_of
+from live.reaping import host_pids, job_of
 from live.worker import trains
 from shared.errors import InputError
 from shared.presets import DEFAULT_TABLES, Preset
@@ -93,7 +93,7 @@ def _one(scene: Scene, gpus: Gpus, preset: Preset, gpu: int) -> Iterator[Line]:
         yield fault(check, str(error), "see dmesg for its Xid; reset the GPU or restart the box")
         return
     found = f"{name}, {total / GB:.1f} GB, {used / GB:.1f} GB used"
-    strangers = [pid for pid in pids if job_of(pid) is None]
+    strangers = [pid for pid in pids if job_of(pid) is None] if host_pids() else []
     if why is not None:
         yield fault(check, f"{found}: {why}", "reset the GPU or restart the box; replace it if not")
     elif total < preset.gpu_memory_gb * GB:

@@ -34,6 +34,7 @@ from shared.decisions import Policy
 from shared.errors import InputError
 from shared.inputs import GpuChanged, OfferArrived, OperatorAsked
 from shared.ledger_wire import parse_ledger_line
+from shared.wire import found
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +103,7 @@ class Service:
             need_bytes=setting.need_bytes,
         )  # fmt: skip
         self.metrics = Metrics(daemon.machine, now_ms, lambda: daemon.storage_failing)
+        self.metrics.on_device(setting.gpus.device)
         self.desk = Desk(daemon, reserved=self.opened.reserved)
         self.decision_log = DecisionLog(daemon.machine)
         for listener in (
@@ -124,6 +126,7 @@ class Service:
                 "drain": self._drain,
                 "resume": self._resume,
                 "cancel": self._cancel,
+                "gpu_ok": self._gpu_ok,
             },
         )
 
@@ -178,6 +181,14 @@ class Service:
         task_id = str(asked.get("task_id", ""))
         self.supervisor.cancel(task_id, "asked by the operator")
         return {"cancelled": task_id}
+
+    async def _gpu_ok(self, asked: Json) -> Json:
+        gpu = asked.get("gpu")
+        if not isinstance(gpu, int):
+            raise InputError(f"gpu: found {found(gpu)}, allowed is a GPU's number")
+        reason = await self.supervisor.gpu_watch.clear(gpu)
+        log.warning("GPU %d: the operator calls it well; forgotten: %s", gpu, reason or "nothing")
+        return {"gpu": gpu, "reason": reason}
 
     # Its life.
 
@@ -242,6 +253,8 @@ class Service:
     async def _count_gpus(self) -> None:
         """GPUs that the preset counts on and the box does not have are out of service."""
         machine, gpus = self.daemon.machine, self.setting.gpus
+        if isinstance(gpus, CpuSlots) and gpus.why:
+            log.warning("jobs run on %d CPU slots: %s", gpus.count, gpus.why)
         for gpu in range(gpus.count, machine.policy.preset.gpus):
             if gpu not in machine.failed_gpus:
                 log.warning("GPU %d: this box has no such GPU, its slots are out of service", gpu)
@@ -281,4 +294,15 @@ def setting_of(config: Config, policy: Policy, gpus: Gpus) -> Setting:
         need_loopback(http.host, "http.host")
     if not http.enabled and not config.spool.enabled:
         raise InputError("spool.enabled: found false, allowed without http is true: no offers else")
+    need_processes(config, policy, gpus)
     return Setting(config, policy, gpus, config.job_settings())
+
+
+def need_processes(config: Config, policy: Policy, gpus: Gpus) -> None:
+    """A rank needs a GPU of its own. Raises InputError where a slot has fewer than ranks."""
+    ranks, most = config.jobs.processes, len(policy.preset.layout.gpus[0])
+    if gpus.device == "cuda" and ranks is not None and ranks > most:
+        raise InputError(
+            f"jobs.processes: found {ranks}, allowed with preset {policy.preset.name} is 1 to "
+            f"{most}: a slot has no more GPUs"
+        )

@@ -283,6 +283,7 @@ def test_an_open_admin_socket_is_a_fault(tmp_path):
 
 @pytest.fixture
 def driver(monkeypatch):
+    monkeypatch.setattr(doctor_box, "host_pids", lambda: True)
     nvml = SimpleNamespace(nvmlSystemGetDriverVersion=lambda: "580.1", NVMLError=OSError)
     monkeypatch.setattr(doctor_box, "import_module", lambda _: nvml)
 
