@@ -81,7 +81,7 @@ class Supervisor:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.settings = settings or JobSettings()
         self._root = root.resolve()
-        self._desk, self._clock, self._device = desk, clock, gpus.device
+        self._desk, self._clock, self._gpus = desk, clock, gpus
         self._wanted_of = wanted_of
         self.gpu_watch = GpuWatch(desk, gpus, self.settings)
         self.storage_watch = StorageWatch(desk, self._root, need_bytes or self._need_bytes)
@@ -189,8 +189,7 @@ class Supervisor:
     def _watch(self, seq: int, job: Job, preset: Preset) -> JobWatch:
         if seq not in self._jobs:
             asked = self._wanted_of(job.decision.task_id)
-            cuda = self._device == "cuda"
-            spec = spec_of(job, preset, asked, self.settings, cuda=cuda)
+            spec = spec_of(job, preset, asked, self.settings, self._gpus)
             self._jobs[seq] = JobWatch(self._root / job_dir(seq), spec, self._tools)
         return self._jobs[seq]
 
@@ -198,7 +197,7 @@ class Supervisor:
         await self.storage_watch.look([job.folder for job in self._jobs.values()])
 
     def _need_bytes(self) -> int:
-        if self._device == "cpu":
+        if self._gpus.device == "cpu":
             return CPU_JOB_BYTES
         return job_bytes(self._desk.machine.policy.preset)
 
