@@ -7,7 +7,15 @@ beside a running daemon. It imports no torch.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from live import doctor_box, doctor_files, doctor_network, doctor_software, doctor_system
+from live import (
+    doctor_box,
+    doctor_files,
+    doctor_gpus,
+    doctor_network,
+    doctor_software,
+    doctor_system,
+    doctor_training,
+)
 from live.admin import SOCKET, ask
 from live.config import Config
 from live.discovery import discover
@@ -24,6 +32,8 @@ CHECKS: dict[str, Check] = {
     **doctor_software.CHECKS,
     **doctor_files.CHECKS,
     **doctor_box.CHECKS,
+    **doctor_gpus.CHECKS,
+    **doctor_training.CHECKS,
     **doctor_network.CHECKS,
     **doctor_system.CHECKS,
 }

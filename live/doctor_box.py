@@ -4,8 +4,9 @@ import os
 from collections.abc import Iterator
 from importlib import import_module
 
+from live.discovery import on_the_bus
 from live.doctor_lines import Check, Line, Scene, fault, ok, warning
-from live.gpus import GpuError, Gpus
+from live.gpus import CpuSlots, GpuError, Gpus
 from live.in_time import in_time
 from live.job_settings import JobSettings
 from live.reaping import host_pids, job_of
@@ -50,9 +51,14 @@ def _gpus(scene: Scene) -> Iterator[Line]:
         remedy = 'see nvidia-smi and the driver\'s log; device = "cpu" runs without GPUs'
         yield fault("GPUs", gpus, remedy)
         return
+    if gpus.device == "cpu" and scene.config.device == "auto" and on_the_bus():
+        found = f"{gpus.count} CPU slots, and the box has GPUs"
+        remedy = 'install the driver (nvidia-smi must show them); device = "cpu" if that is meant'
+        yield fault("GPUs", f"{found}{_because(gpus)}", remedy)
+        return
     if gpus.device == "cpu":
         remedy = "for trials only; install the driver, or see why nvidia-smi shows no GPU"
-        yield warning("GPUs", f"{gpus.count} CPU slots, not for production", remedy)
+        yield warning("GPUs", f"{gpus.count} CPU slots, not for production{_because(gpus)}", remedy)
         return
     try:
         preset = scene.policy().preset
@@ -62,6 +68,10 @@ def _gpus(scene: Scene) -> Iterator[Line]:
     yield _count(gpus, preset)
     for gpu in range(min(gpus.count, preset.gpus)):
         yield from _one(scene, gpus, preset, gpu)
+
+
+def _because(gpus: Gpus) -> str:
+    return f": {gpus.why}" if isinstance(gpus, CpuSlots) and gpus.why else ""
 
 
 def _driver() -> Line:

@@ -13,7 +13,7 @@ from live.admin import AdminSocket, Json
 from live.clock import Clock, SystemClock, wall_ms
 from live.config import Config
 from live.daemon import Daemon
-from live.gpus import CpuSlots, Gpus
+from live.gpus import CpuSlots, Device, Gpus
 from live.guard import Guard
 from live.intake.app import Intake, intake_app
 from live.intake.desk import Desk
@@ -294,14 +294,14 @@ def setting_of(config: Config, policy: Policy, gpus: Gpus) -> Setting:
         need_loopback(http.host, "http.host")
     if not http.enabled and not config.spool.enabled:
         raise InputError("spool.enabled: found false, allowed without http is true: no offers else")
-    need_processes(config, policy, gpus)
+    need_processes(config, policy, gpus.device)
     return Setting(config, policy, gpus, config.job_settings())
 
 
-def need_processes(config: Config, policy: Policy, gpus: Gpus) -> None:
+def need_processes(config: Config, policy: Policy, device: Device) -> None:
     """A rank needs a GPU of its own. Raises InputError where a slot has fewer than ranks."""
     ranks, most = config.jobs.processes, len(policy.preset.layout.gpus[0])
-    if gpus.device == "cuda" and ranks is not None and ranks > most:
+    if device == "cuda" and ranks is not None and ranks > most:
         raise InputError(
             f"jobs.processes: found {ranks}, allowed with preset {policy.preset.name} is 1 to "
             f"{most}: a slot has no more GPUs"
