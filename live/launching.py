@@ -33,10 +33,13 @@ _SYSTEMD = Path("/run/systemd/system")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a start request asks for. request: the request whole, as it came."""
+    """What a start request asks for. request: the request whole, as it came. params: of the model,
+    as the offer told them.
+    """
 
     model: str = ""
     task_type: str = ""
+    params: int | None = None
     request: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -48,7 +51,7 @@ def wanted(request: Mapping[str, Any]) -> Wanted:
     """Read a start request's own words: ``model`` and ``task_type``, where they are text."""
     words = [request.get(key) for key in ("model", "task_type")]
     model, task_type = (word if isinstance(word, str) else "" for word in words)
-    return Wanted(model, task_type, request)
+    return Wanted(model, task_type, request=request)
 
 
 def spec_of(job: Job, preset: Preset, asked: Wanted, settings: JobSettings, gpus: Gpus) -> JobSpec:

@@ -149,7 +149,10 @@ class Service:
             return asked
         offer = parse_ledger_line(line).entry
         assert isinstance(offer, OfferArrived)
-        return replace(asked, model=offer.offer.model, task_type=offer.offer.task_type)
+        told = offer.offer
+        return replace(
+            asked, model=told.model, task_type=told.task_type, params=told.model_params_count
+        )
 
     # The operator's commands.
 

@@ -20,6 +20,7 @@ from live import (
 )
 from live.commands.doctor import text_of
 from live.config import Config
+from live.disk_need import next_job_bytes
 from live.doctor import CHECKS, document, examine, faults_in, scene_of
 from live.doctor_lines import Line, Scene
 from live.gpus import CpuSlots, GpuError, GpuProcess
@@ -214,7 +215,7 @@ Usage = namedtuple("Usage", "free")
     ("jobs", "level"), [(1.1, "fault"), (1.3, "warning"), (4.1, "warning"), (4.3, "ok")]
 )
 def test_room_is_counted_in_jobs(tmp_path, monkeypatch, jobs, level):
-    free = int(jobs * doctor_files.job_bytes(ACCURACY_4))
+    free = int(jobs * next_job_bytes(Policy(ACCURACY_4), None, 200_000_000_000))
     monkeypatch.setattr(doctor_files.shutil, "disk_usage", lambda _: Usage(free))
     assert looked("free space", tmp_path, gpus=Cards())[0].level == level
 

@@ -14,6 +14,7 @@ import pytest
 import live.job_watch
 from live.clock import ManualClock
 from live.daemon import take_in
+from live.disk_need import Need, Owed, need_of, slot_of
 from live.gpus import CpuSlots, GpuError, GpuProcess, Gpus
 from live.job_files import (
     JOB,
@@ -32,9 +33,10 @@ from live.job_settings import JobSettings
 from live.launching import launcher_command, signal_launcher, wanted, write_job
 from live.reaping import marked, reap
 from live.rows import Submission, Training, job_dir
-from live.storage_watch import StorageWatch, job_bytes
+from live.storage_watch import StorageWatch
 from live.supervisor import Supervisor
 from live.training.record import TRAINING, TrainingRecord, write_training
+from live.training.settings import TrainingSettings
 from shared.decisions import Policy
 from shared.errors import InputError
 from shared.inputs import (
@@ -504,7 +506,9 @@ def test_a_clock_that_jumps_between_two_daemons_ends_no_job(bench: Bench) -> Non
 def test_room_is_kept_for_what_was_accepted_and_has_not_started(tmp_path: Path) -> None:
     watch = StorageWatch(Desk(), tmp_path, lambda: 70, free_bytes=lambda _: 100)
     assert watch.room([]) is True
-    assert watch.room([], reserved=1) is False
+    assert watch.room([Owed(Need(0, 31))]) is False
+    assert watch.room([Owed(Need(8, 8))]) is True
+    assert watch.room([Owed(Need(16, 8))]) is None
 
 
 def test_an_acceptance_has_the_disk_looked_at_at_once(bench: Bench) -> None:
@@ -795,18 +799,54 @@ def test_storage_is_entered_once_and_not_at_every_wobble(tmp_path: Path) -> None
             StorageChanged(available=True),
         ]
         free[0] = 1999
-        await watch.look([tmp_path / "job"])  # which will still want its own 1000
+        await watch.look([Owed(Need(0, 1000), tmp_path / "job")])  # which still wants its 1000
         assert desk.machine.storage_full
 
     run(story())
 
 
-def test_a_job_s_disk_is_that_of_its_checkpoints() -> None:
-    assert job_bytes(ACCURACY_4) > 3 * 60 * 10**9
-    assert job_bytes(THROUGHPUT_24) < job_bytes(ACCURACY_4) / 4
+def test_room_is_kept_by_the_models_that_were_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reserved job by its offer; a running one by its own, less what it and its model wrote."""
+    seen: list[list[Owed]] = []
 
+    async def look(self: StorageWatch, owed: list[Owed]) -> None:
+        seen.append(owed)
 
-# How launchers are started.
+    monkeypatch.setattr(StorageWatch, "look", look)
+    gpus: Any = ScriptedGpus()
+    bench = Bench(tmp_path / "jobs", gpus)
+    bench.settings = replace(
+        QUICK, training=TrainingSettings(models=str(tmp_path / "models")), storage_every_s=0.05
+    )
+
+    async def story() -> None:
+        bench.open()
+        bench.request |= {"stub_seconds": 3600, "model": "meta-llama/Llama-3.1-8B"}
+        seq = await bench.desk.start("a")
+        await bench.running(seq)
+        offer = Offer("b", "mistralai/Mixtral-8x7B-v0.1", "InstructTextTask", 1.0, 1)
+        await bench.desk.enter(OfferArrived(offer))
+        watching = asyncio.create_task(bench.supervisor.run())
+        await bench.until(lambda: seen)
+        (small, large), slot = seen[-1], slot_of(bench.desk.machine.policy, 1, 200 * 10**9)
+        assert small.folder == bench.folder(seq)
+        told = "meta-llama/Llama-3.1-8B", 8 * 10**9, "InstructTextTask"
+        assert small.need == need_of(*told, slot)
+        assert large.need == need_of(offer.model, None, offer.task_type, slot)
+        assert large.need.model > 90 * 10**9
+        assert small.left() > small.need.model
+        for at in small.model_at:  # it is there whole, or half of it under another name
+            at.mkdir(parents=True)
+        with (small.model_at[1] / "weights").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, 10**6)
+        assert small.left() <= small.need.total - 10**6
+        watching.cancel()
+        bench.supervisor.cancel("a", "enough")
+        await bench.over()
+
+    run(story())
 
 
 def test_a_launcher_s_command_is_a_list(tmp_path: Path) -> None:
