@@ -30,7 +30,7 @@ def _data(scene: Scene) -> Iterator[Line]:
     if part.data_hosts:
         yield ok("data", f"from {', '.join(part.data_hosts)}")
     elif not _trains_on_gpus(scene):
-        yield hint("data", "no data_hosts: jobs on the CPU train on built-in rows")
+        yield hint("data", f"no data_hosts: {_instead(scene, 'train on built-in rows')}")
     else:
         found = "training.data_hosts is empty: every job whose dataset is a URL fails"
         remedy = "name the hosts that the market's datasets come from, or *.HOST"
@@ -57,7 +57,8 @@ def _models(scene: Scene) -> Iterator[Line]:
         found = f"{folder}: {said}, and training.fetch_models is false: every job fails"
         yield fault("models", found, "put models there, or set training.fetch_models = true")
     else:
-        yield hint("models", f"{folder}: {said}; jobs on the CPU train a tiny model instead")
+        instead = _instead(scene, "train a tiny model instead")
+        yield hint("models", f"{folder}: {said}; {instead}")
 
 
 def _token(scene: Scene) -> Iterator[Line]:
@@ -88,6 +89,11 @@ def _environment(scene: Scene) -> Iterator[Line]:
         found = f"CUDA_VISIBLE_DEVICES={said[:60]} is set here; jobs get the GPUs of their slot"
         remedy = "take it out; policy.cap and the preset say which GPUs are used"
         yield warning("environment", found, remedy)
+
+
+def _instead(scene: Scene, what: str) -> str:
+    stub = scene.config.jobs.worker == "stub"
+    return "a stub trains nothing" if stub else f"jobs on the CPU {what}"
 
 
 def _trains_on_gpus(scene: Scene) -> bool:

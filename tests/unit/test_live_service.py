@@ -97,6 +97,31 @@ def test_an_operator_calls_a_gpu_well(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out == "GPU 1: forgotten: GPU 1: Xid 48\n"
 
 
+def test_a_daemon_knows_what_an_earlier_one_knew_of_the_gpus(tmp_path, capsys, monkeypatch):
+    (tmp_path / "config.toml").write_text(f'data = "{tmp_path / "data"}"\ndevice = "cuda"\n')
+    KeptFaults(tmp_path / "data").put("GPU-b", KeptGpu(reason="GPU 1: Xid 79"))
+    monkeypatch.setattr("live.commands.run.logs.set_up", lambda _: None)
+
+    def looks(device, kept):
+        raise InputError(f"{device}: {kept.of('GPU-b').reason}")
+
+    monkeypatch.setattr("live.commands.run.discover", looks)
+    monkeypatch.setattr("os.umask", lambda _: 0)
+    assert main(["--config", str(tmp_path / "config.toml")]) == 2
+    assert capsys.readouterr().err == "live: cuda: GPU 1: Xid 79\n"
+
+
+def test_the_device_in_use_is_told(tmp_path, caplog):
+    async def story():
+        config = Config(data=str(tmp_path / "data"), http={"port": 0, "metrics_port": None})
+        slots = CpuSlots(why="NVML: no library")
+        async with Service(setting_of(config, policy_of(config, tmp_path), slots)).serving() as it:
+            return it.metrics.render().decode()
+
+    assert 'four_slot_device{device="cpu"} 1.0' in asyncio.run(story())
+    assert "jobs run on 8 CPU slots: NVML: no library" in caplog.text
+
+
 def test_a_part_that_dies_ends_the_daemon_at_once_and_says_so(tmp_path, caplog):
     async def story():
         made = service(tmp_path / "data")
