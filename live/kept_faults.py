@@ -20,13 +20,15 @@ UNCOUNTED = -1
 
 
 class KeptGpu(BaseModel):
-    """reason: why it is out of service, None while it is not. errors: uncorrected ECC errors since
-    its last reset that are accounted for; fewer of them show that it was reset.
+    """reason: why it is out of service, None while it is not. fatal: whether that ends the job on
+    it. errors: uncorrected ECC errors since its last reset that are accounted for; fewer of them
+    show that it was reset.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     reason: str | None = None
+    fatal: bool = True
     errors: int = Field(default=0, ge=UNCOUNTED)
 
 

@@ -33,6 +33,7 @@ class NvmlGpus:
         self._nvml, self._kept = nvml, kept or KeptFaults(None)
         self._contained: dict[int, int] = {}
         self._suspect: set[int] = set()
+        self._looked: set[int] = set()
         nvml.nvmlInit()
         seen = [self._uuid_at(index) for index in range(int(nvml.nvmlDeviceGetCount()))]
         self._uuids = self._kept.numbered(seen)
@@ -72,9 +73,10 @@ class NvmlGpus:
         self._take_events()
         suspected = self._look_at_ecc(gpu)
         self._kept.flush()
-        kept = self._kept.of(self._key(gpu)).reason
-        if kept or suspected:
-            return kept or suspected
+        kept = self._kept.of(self._key(gpu))
+        known = kept.reason if kept.fatal else None
+        if known or suspected:
+            return known or suspected
         try:
             self._memory(gpu)
         except GpuError as why:
@@ -86,6 +88,9 @@ class NvmlGpus:
 
     def wants_reset(self, gpu: int) -> str | None:
         """Why it should be reset once nothing runs on it, or None."""
+        kept = self._kept.of(self._key(gpu))
+        if kept.reason and not kept.fatal:
+            return kept.reason
         if (rows := self._rows(gpu)) and rows[0]:
             return f"GPU {gpu}: memory: a row waits for a reset to be remapped"
         needs = WHEN_IDLE.get(self._recovery(gpu))
@@ -176,19 +181,28 @@ class NvmlGpus:
         elif kept.errors == UNCOUNTED or (now > kept.errors and looks):
             self._kept.put(key, kept.model_copy(update={"errors": now}))
         elif now > kept.errors:
-            return self._suspected(gpu, now - kept.errors, now)
+            return self._suspected(gpu, kept, now)
         self._suspect.discard(gpu)
+        self._looked.add(gpu)
         return None
 
-    def _suspected(self, gpu: int, more: int, now: int) -> str | None:
-        """A rise that no contained error explains is the GPU's fault at the second look."""
-        why = f"GPU {gpu}: ECC: {more} new uncorrectable error(s)"
-        if gpu not in self._suspect:
+    def _suspected(self, gpu: int, kept: KeptGpu, now: int) -> str | None:
+        """A rise that no contained error explains is the GPU's fault at the second look.
+
+        One that was there at the first look befell it while nobody watched: it may have been
+        contained, so a job that lives on may go on, and no other comes until somebody has looked.
+        """
+        why = f"GPU {gpu}: ECC: {now - kept.errors} new uncorrectable error(s)"
+        unwatched = gpu not in self._looked
+        self._looked.add(gpu)
+        if not unwatched and gpu not in self._suspect:
             self._suspect.add(gpu)
             return why
         self._suspect.discard(gpu)
-        kept = self._kept.of(self._key(gpu)).reason
-        self._kept.put(self._key(gpu), KeptGpu(reason=kept or why, errors=now))
+        if kept.reason is None or not kept.fatal:
+            why += " while nobody watched" if unwatched else ""
+            kept = KeptGpu(reason=why, fatal=not unwatched)
+        self._kept.put(self._key(gpu), kept.model_copy(update={"errors": now}))
         return None
 
     def _register(self) -> Any:
@@ -225,9 +239,9 @@ class NvmlGpus:
             log.warning("GPU %d: Xid %d, the GPU serves on", gpu, xid)
             return
         kept = self._kept.of(self._key(gpu))
-        if kept.reason is None:
-            reason = {"reason": f"GPU {gpu}: Xid {xid}"}
-            self._kept.put(self._key(gpu), kept.model_copy(update=reason))
+        if kept.reason is None or not kept.fatal:
+            why = KeptGpu(reason=f"GPU {gpu}: Xid {xid}", errors=kept.errors)
+            self._kept.put(self._key(gpu), why)
 
     def _number_of(self, device: Any) -> int | None:
         nvml = self._nvml

@@ -178,6 +178,7 @@ def test_a_contained_error_is_its_program_s(late: bool) -> None:
     """Its count may be seen a round before its Xid is told, or after."""
     driver = Driver()
     gpus = NvmlGpus(driver)
+    assert gpus.fault(0) is None
     driver.ecc = {0: 1}
     if late:
         assert gpus.fault(0) is not None
@@ -251,15 +252,29 @@ def test_a_fault_outlives_the_daemon(tmp_path: Path) -> None:
     assert (again.fault(0), again.fault(1)) == (None, "GPU 1: Xid 79")
 
 
-def test_an_ecc_error_while_no_daemon_ran_is_a_fault(tmp_path: Path) -> None:
+def test_an_ecc_error_while_nobody_watched_takes_a_gpu_out_and_ends_no_job(tmp_path: Path) -> None:
     driver = Driver(xids=[(0, 94)], ecc={0: 1})
     assert opened(driver, tmp_path).fault(0) is None
     gpus = opened(driver, tmp_path)
-    assert gpus.fault(0) is None  # this one is accounted for
+    assert (gpus.fault(0), gpus.wants_reset(0)) == (None, None)  # this one is accounted for
     driver.ecc = {0: 2}
+    for _ in range(2):
+        gpus = opened(driver, tmp_path)
+        assert gpus.fault(0) is None
+        why = "GPU 0: ECC: 1 new uncorrectable error(s) while nobody watched"
+        assert gpus.wants_reset(0) == why
+    driver.xids = [(0, 95)]
+    assert gpus.fault(0) == "GPU 0: Xid 95"
+    driver.ecc = {0: 5}
+    assert [gpus.fault(0) for _ in range(3)] == ["GPU 0: Xid 95"] * 3
+
+
+def test_an_ecc_error_after_an_unwatched_one_is_fatal(tmp_path: Path) -> None:
+    driver = Driver(ecc={0: 1})
     gpus = opened(driver, tmp_path)
-    assert gpus.fault(0) is not None
-    assert gpus.fault(0) == "GPU 0: ECC: 1 new uncorrectable error(s)"
+    assert (gpus.fault(0), gpus.fault(0)) == (None, None)
+    driver.ecc = {0: 2}
+    assert [gpus.fault(0) for _ in range(2)] == ["GPU 0: ECC: 1 new uncorrectable error(s)"] * 2
 
 
 def test_a_restart_of_the_machine_clears_a_fault(
@@ -274,7 +289,9 @@ def test_a_restart_of_the_machine_clears_a_fault(
 def test_a_reset_that_the_driver_s_counters_show_clears_a_fault(tmp_path: Path) -> None:
     driver = Driver(ecc={1: 3})
     gpus = opened(driver, tmp_path)
-    assert [gpus.fault(1) is None for _ in range(2)] == [False, False]
+    driver.xids = [(1, 48)]
+    assert gpus.fault(1) == "GPU 1: Xid 48"
+    assert opened(driver, tmp_path).fault(1) == "GPU 1: Xid 48"
     driver.ecc = {}
     assert opened(driver, tmp_path).fault(1) is None
     assert opened(driver, tmp_path).fault(1) is None
