@@ -10,6 +10,14 @@ from live.service import need_processes
 from shared.errors import InputError
 
 
+def _worker(scene: Scene) -> Iterator[Line]:
+    if scene.config.jobs.worker == "train":
+        yield ok("worker", "trains")
+        return
+    found, remedy = "jobs.worker is stub: jobs complete and nothing is trained", "take it out"
+    yield (fault if scene.on_gpus else warning)("worker", found, remedy)
+
+
 def _ranks(scene: Scene) -> Iterator[Line]:
     try:
         policy = scene.policy()
@@ -101,6 +109,7 @@ def _trains_on_gpus(scene: Scene) -> bool:
 
 
 CHECKS: dict[str, Check] = {
+    "worker": _worker,
     "ranks": _ranks,
     "data": _data,
     "models": _models,

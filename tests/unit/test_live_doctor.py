@@ -468,6 +468,13 @@ def test_without_a_host_no_dataset_is_fetched(tmp_path, training, level, on_cpu)
     assert stub[0].level == on_cpu
 
 
+def test_a_worker_that_trains_nothing_is_told(tmp_path):
+    stub = {"jobs": {"worker": "stub"}}
+    assert looked("worker", tmp_path, gpus=Cards(), **stub)[0].level == "fault"
+    assert looked("worker", tmp_path, **stub)[0].level == "warning"
+    assert looked("worker", tmp_path, gpus=Cards())[0].level == "ok"
+
+
 def test_models_that_are_not_fetched_must_be_there(tmp_path):
     training = {"models": str(tmp_path / "models"), "fetch_models": False}
 
