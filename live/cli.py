@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     _configured(parser)
     parser.set_defaults(run=_run("live.commands.run"))
     commands = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
-    for add in (_status, _drain, _doctor, _plan, _rehearse, _export, _backup):
+    for add in (_status, _drain, _gpu_ok, _doctor, _plan, _rehearse, _export, _backup):
         add(commands)
     return parser
 
@@ -89,6 +89,14 @@ def _drain(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command.add_argument("task_id", metavar="TASK")
     _configured(command)
     command.set_defaults(run=_run("live.commands.operate"), ask="cancel")
+
+
+def _gpu_ok(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    what = "call a GPU well again: forget the Xid or ECC error that took it out"
+    command = commands.add_parser("gpu-ok", help=what)
+    command.add_argument("gpu", type=int, metavar="GPU", help="its number, as status shows it")
+    _configured(command)
+    command.set_defaults(run=_run("live.commands.gpu_ok"))
 
 
 def _doctor(commands: "argparse._SubParsersAction[_Parser]") -> None:

@@ -7,12 +7,22 @@ beside a running daemon. It imports no torch.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from live import doctor_box, doctor_files, doctor_network, doctor_software, doctor_system
+from live import (
+    doctor_box,
+    doctor_files,
+    doctor_gpus,
+    doctor_network,
+    doctor_software,
+    doctor_system,
+    doctor_training,
+)
 from live.admin import SOCKET, ask
 from live.config import Config
+from live.discovery import discover
 from live.doctor_lines import Check, Json, Line, Scene, fault
-from live.gpus import Gpus, discover
+from live.gpus import Gpus
 from live.in_time import in_time
+from live.kept_faults import KeptFaults
 from shared.errors import FourSlotError
 
 DRIVER_S = 20.0
@@ -22,6 +32,8 @@ CHECKS: dict[str, Check] = {
     **doctor_software.CHECKS,
     **doctor_files.CHECKS,
     **doctor_box.CHECKS,
+    **doctor_gpus.CHECKS,
+    **doctor_training.CHECKS,
     **doctor_network.CHECKS,
     **doctor_system.CHECKS,
 }
@@ -73,7 +85,8 @@ def _daemon(config: Config) -> Json | None:
 def _gpus(config: Config) -> Gpus | str:
     """The box's GPUs, or why they cannot be used."""
     try:
-        return in_time(DRIVER_S, lambda: discover(config.device))
+        kept = KeptFaults(config.data_folder, writes=False)
+        return in_time(DRIVER_S, lambda: discover(config.device, kept=kept))
     except TimeoutError:
         return f"the driver has not answered in {DRIVER_S:g} s"
     except FourSlotError as why:

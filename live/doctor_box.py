@@ -4,11 +4,12 @@ import os
 from collections.abc import Iterator
 from importlib import import_module
 
+from live.discovery import on_the_bus
 from live.doctor_lines import Check, Line, Scene, fault, ok, warning
-from live.gpus import GpuError, Gpus
+from live.gpus import CpuSlots, GpuError, Gpus
 from live.in_time import in_time
 from live.job_settings import JobSettings
-from live.reaping import job_of
+from live.reaping import host_pids, job_of
 from live.worker import trains
 from shared.errors import InputError
 from shared.presets import DEFAULT_TABLES, Preset
@@ -50,9 +51,14 @@ def _gpus(scene: Scene) -> Iterator[Line]:
         remedy = 'see nvidia-smi and the driver\'s log; device = "cpu" runs without GPUs'
         yield fault("GPUs", gpus, remedy)
         return
+    if gpus.device == "cpu" and scene.config.device == "auto" and on_the_bus():
+        found = f"{gpus.count} CPU slots, and the box has GPUs"
+        remedy = 'install the driver (nvidia-smi must show them); device = "cpu" if that is meant'
+        yield fault("GPUs", f"{found}{_because(gpus)}", remedy)
+        return
     if gpus.device == "cpu":
         remedy = "for trials only; install the driver, or see why nvidia-smi shows no GPU"
-        yield warning("GPUs", f"{gpus.count} CPU slots, not for production", remedy)
+        yield warning("GPUs", f"{gpus.count} CPU slots, not for production{_because(gpus)}", remedy)
         return
     try:
         preset = scene.policy().preset
@@ -62,6 +68,10 @@ def _gpus(scene: Scene) -> Iterator[Line]:
     yield _count(gpus, preset)
     for gpu in range(min(gpus.count, preset.gpus)):
         yield from _one(scene, gpus, preset, gpu)
+
+
+def _because(gpus: Gpus) -> str:
+    return f": {gpus.why}" if isinstance(gpus, CpuSlots) and gpus.why else ""
 
 
 def _driver() -> Line:
@@ -93,7 +103,7 @@ def _one(scene: Scene, gpus: Gpus, preset: Preset, gpu: int) -> Iterator[Line]:
         yield fault(check, str(error), "see dmesg for its Xid; reset the GPU or restart the box")
         return
     found = f"{name}, {total / GB:.1f} GB, {used / GB:.1f} GB used"
-    strangers = [pid for pid in pids if job_of(pid) is None]
+    strangers = [pid for pid in pids if job_of(pid) is None] if host_pids() else []
     if why is not None:
         yield fault(check, f"{found}: {why}", "reset the GPU or restart the box; replace it if not")
     elif total < preset.gpu_memory_gb * GB:

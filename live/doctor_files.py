@@ -14,6 +14,7 @@ import apsw
 
 from live.admin import SOCKET
 from live.clock import wall_ms
+from live.disk_need import CPU_JOB_BYTES, next_job_bytes
 from live.doctor_lines import Check, Line, Scene, fault, hint, ok, warning
 from live.intake.spool_files import DONE, FAILED, TAKEN
 from live.ledger_store import PASSING, read_only
@@ -21,7 +22,7 @@ from live.passing import PassingError
 from live.recovery import Replayed, replayed_lines
 from live.service import LEDGER
 from live.stamping import take_in
-from live.storage_watch import CPU_JOB_BYTES, HYSTERESIS, job_bytes
+from live.storage_watch import HYSTERESIS
 from shared.errors import IllegalTransition, InputError
 from shared.inputs import PolicyPut
 from shared.units import GB, MS_PER_SECOND
@@ -110,10 +111,12 @@ def fsync_ms(folder: Path) -> list[float]:
 
 def _room(scene: Scene) -> Iterator[Line]:
     try:
-        preset = scene.policy().preset
+        policy = scene.policy()
     except InputError:
         return  # told under "policy"
-    need = job_bytes(preset) if scene.cuda else CPU_JOB_BYTES
+    preset, part = policy.preset, scene.config
+    most, ranks = part.training.most_model_bytes, part.jobs.processes
+    need = next_job_bytes(policy, ranks, most) if scene.on_gpus else CPU_JOB_BYTES
     free = shutil.disk_usage(existing(scene.config.data_folder)).free
     found = f"{free / GB:.1f} GB free, one job may need {need / GB:.1f} GB"
     if free < need * HYSTERESIS:

@@ -48,6 +48,11 @@ class Scene:
         """Whether jobs would run on GPUs."""
         return not isinstance(self.gpus, str) and self.gpus.device == "cuda"
 
+    @property
+    def on_gpus(self) -> bool:
+        """Whether jobs are meant to run on GPUs, which may fail to answer just now."""
+        return self.cuda or isinstance(self.gpus, str)
+
 
 Check = Callable[[Scene], Iterator[Line]]
 """Raises nothing but FourSlotError and OSError, which become a fault of the check's name."""

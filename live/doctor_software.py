@@ -84,6 +84,9 @@ def _optional(scene: Scene) -> Iterator[Line]:
     for name, (extra, good_for) in OPTIONAL.items():
         if find_spec(name.replace("-", "_")) is not None:
             yield ok(name, "present")
+        elif scene.cuda and name == "bitsandbytes":
+            found = "not installed: jobs of models whose plan asks for the 8-bit optimizer fail"
+            yield warning(name, found, f"pip install '.[{extra}]'")
         elif scene.cuda or extra != "gpu":
             remedy = f"for {good_for}: pip install '.[{extra}]'"
             yield hint(name, "not installed; jobs run without it", remedy)
@@ -91,14 +94,16 @@ def _optional(scene: Scene) -> Iterator[Line]:
             yield hint(name, "not installed, and of no use without a GPU")
 
 
-def _hub(_: Scene) -> Iterator[Line]:
+def _hub(scene: Scene) -> Iterator[Line]:
     """Jobs see none of the daemon's environment, so a token set here is a risk for nothing."""
     tokens = [name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)]
     if tokens:
         found = f"{', '.join(tokens)} is set here; jobs never see it"
         yield warning("hub", found, "take it out of the daemon's environment")
         return
-    yield hint("hub", "jobs run offline (HF_HUB_OFFLINE=1): weights must be on this machine")
+    fetched = scene.config.training.fetch_models
+    before = "models are fetched for them first" if fetched else "models must be on this machine"
+    yield hint("hub", f"jobs run offline (HF_HUB_OFFLINE=1): {before}")
 
 
 CHECKS: dict[str, Check] = {

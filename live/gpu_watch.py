@@ -1,34 +1,30 @@
 """Which GPUs may be used: their health, and whether a job's memory is released when it is gone.
 
 Every change is entered into the daemon once. A GPU is out of service while there is a reason: a
-fault the driver shows, or the memory of a dead job (quarantine). It comes back when there has
-been none for a while.
+fault the driver shows, a reset it asks for, the memory of a dead job (quarantine) or of nobody's
+job. It comes back when there has been none for a while. Only a fault ends the job on it.
 """
 
 import asyncio
 import logging
-import threading
-from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
+from live.driver_thread import DriverThread
 from live.gpus import GpuError, Gpus
 from live.job_settings import JobSettings
-from live.reaping import job_of
+from live.reaping import host_pids, job_of
 from shared.decisions import Policy
 from shared.errors import IllegalTransition
 from shared.inputs import GpuChanged, Input
 from shared.jobs import Job
+from shared.units import GB
 
 log = logging.getLogger(__name__)
 
-ANSWER_S = 10.0
-"""How long the driver may take for an answer; a GPU that fell off the bus can take for ever."""
 SURE_ROUNDS = 2
-_Answer = TypeVar("_Answer")
 
 
 class Box(Protocol):
@@ -62,57 +58,6 @@ class Desk(Protocol):
         """Enter one input; returns once it is durable. Raises IllegalTransition."""
 
 
-class DriverThread:
-    """Asks the driver away from the event loop; a question that hangs is given up on."""
-
-    def __init__(self, answer_s: float = ANSWER_S) -> None:
-        self._answer_s = answer_s
-        self._turn = asyncio.Lock()
-        self._working = False
-
-    async def ask(self, question: Callable[[], _Answer]) -> _Answer:
-        """The answer. Raises GpuError, what the question raises, or when none comes in time."""
-        async with self._turn:
-            if self._working:
-                raise GpuError("the driver has not answered an earlier question yet")
-            loop = asyncio.get_running_loop()
-            future: asyncio.Future[_Answer] = loop.create_future()
-            self._working = True
-            work = partial(self._work, question, future, loop)
-            threading.Thread(target=work, daemon=True, name="nvml").start()
-            try:
-                async with asyncio.timeout(self._answer_s):  # wait_for can lose a cancellation
-                    return await future
-            except TimeoutError:
-                late = f"the driver has not answered in {self._answer_s:g} s"
-                raise GpuError(late) from None
-
-    def _work(
-        self,
-        question: Callable[[], _Answer],
-        future: "asyncio.Future[_Answer]",
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        try:
-            done = partial(_settle, future, answer=question())
-        except Exception as why:
-            done = partial(_settle, future, error=why)
-        self._working = False
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any longer
-            loop.call_soon_threadsafe(done)
-
-
-def _settle(
-    future: "asyncio.Future[Any]", answer: object = None, error: Exception | None = None
-) -> None:
-    if future.done():
-        return
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(answer)
-
-
 class GpuWatch:
     """Watches the box's GPUs for the supervisor.
 
@@ -125,9 +70,13 @@ class GpuWatch:
         self._faults: dict[int, str] = {}
         self._rounds: dict[int, int] = {}
         self._silent: dict[int, str] = {}
+        self._tired: dict[int, str] = {}
+        self._strange: dict[int, str] = {}
+        self._strange_rounds: dict[int, int] = {}
         self._held: dict[int, dict[Path, str]] = {}
         self._well_since: dict[int, float] = {}
         self._owners: dict[tuple[int, int], str] = {}
+        self._pids_tell = host_pids()
         self._driver = DriverThread()
         self.seen: dict[int, tuple[str, int]] = {}
         self._turn = asyncio.Lock()
@@ -141,7 +90,7 @@ class GpuWatch:
     def reasons(self) -> dict[int, str]:
         """Why GPUs are out of service, by number."""
         held = {gpu: next(iter(jobs.values())) for gpu, jobs in self._held.items() if jobs}
-        return held | self._silent | self._faults
+        return self._strange | self._tired | held | self._silent | self._faults
 
     def fault_of(self, gpus: tuple[int, ...]) -> str | None:
         """The driver's fault of any of these GPUs, which ends the job that runs on it.
@@ -166,7 +115,10 @@ class GpuWatch:
             why = await self._driver.ask(partial(self._gpus.fault, gpu))
             if why is None:
                 await self._driver.ask(partial(self._note_owners, gpu))
-                self.seen[gpu] = await self._driver.ask(partial(self._name_and_used, gpu))
+                name, used, wish = await self._driver.ask(partial(self._shown, gpu))
+                self.seen[gpu] = name, used
+                self._note_stranger(gpu, used)
+                self._note_wish(gpu, wish)
         except GpuError as error:
             self.seen.pop(gpu, None)
             self._silent[gpu] = f"GPU {gpu}: {error}"
@@ -178,12 +130,46 @@ class GpuWatch:
             self._faults[gpu] = why
             self._rounds[gpu] = self._rounds.get(gpu, 0) + 1
 
-    def _name_and_used(self, gpu: int) -> tuple[str, int]:
-        return self._gpus.name(gpu), self._gpus.used_bytes(gpu)
+    def _note_stranger(self, gpu: int, used: int) -> None:
+        """Memory on a GPU that no started job holds is a stranger's, whoever its processes are.
+
+        Their ids are never asked: in a container the driver tells the host's, which are nobody's
+        here. On a GPU with a job nothing can be told of a stranger, and nothing is assumed.
+        """
+        if self._users(gpu) or used <= self._settings.idle_bytes:
+            self._strange.pop(gpu, None)
+            self._strange_rounds.pop(gpu, None)
+            return
+        self._strange_rounds[gpu] = self._strange_rounds.get(gpu, 0) + 1
+        if self._strange_rounds[gpu] >= SURE_ROUNDS:
+            self._strange[gpu] = f"GPU {gpu}: {used / GB:.1f} GB are held, and by no job"
+
+    def _note_wish(self, gpu: int, why: str | None) -> None:
+        """A GPU that waits for a reset takes no new job; the one that runs on it goes on."""
+        if why is None:
+            self._tired.pop(gpu, None)
+        else:
+            self._tired[gpu] = why
+
+    def _users(self, gpu: int) -> int:
+        """Started jobs that hold it."""
+        jobs = self._desk.machine.jobs.values()
+        return sum(gpu in job.gpus and job.state != "reserved" for job in jobs)
+
+    async def clear(self, gpu: int) -> str | None:
+        """Call a GPU well on an operator's word; the fault that was remembered, or None.
+
+        Raises InputError, OSError, GpuError when the driver is silent.
+        """
+        return await self._driver.ask(partial(self._gpus.clear, gpu))
+
+    def _shown(self, gpu: int) -> tuple[str, int, str | None]:
+        gpus = self._gpus
+        return gpus.name(gpu), gpus.used_bytes(gpu), gpus.wants_reset(gpu)
 
     def _note_owners(self, gpu: int) -> None:
         """Remember whose processes are there: of a dead one nothing else will tell."""
-        seen = self._gpus.processes(gpu)
+        seen = self._gpus.processes(gpu) if self._pids_tell else ()
         known = {key: job for key, job in self._owners.items() if key[0] != gpu}
         for process in seen:
             owner = job_of(process.pid) or self._owners.get((gpu, process.pid))
@@ -223,8 +209,9 @@ class GpuWatch:
     async def unreleased(self, folder: Path, gpus: tuple[int, ...], sharing: int) -> set[int]:
         """The GPUs on which this dead job still holds memory.
 
-        On a GPU of its own nothing may be left; on a shared one, no process of this job. A GPU
-        with a fault is not waited for: it is out of service until it is well and clean.
+        On a GPU of its own nothing may be left; on a shared one, no process of this job, or, where
+        process ids tell nothing, nothing once it is the last there. A GPU with a fault is not
+        waited for: it is out of service until it is well and clean.
         """
         if self._gpus.device == "cpu":
             return set()
@@ -233,8 +220,15 @@ class GpuWatch:
             for gpu in gpus
             if gpu < self.count
             and gpu not in self._faults
-            and (await self._listed(gpu, folder) or (sharing == 1 and await self._exceeds(gpu)))
+            and (
+                await self._listed(gpu, folder)
+                or (self._alone(gpu, sharing) and await self._exceeds(gpu))
+            )
         }
+
+    def _alone(self, gpu: int, sharing: int) -> bool:
+        """Whether all memory in use on a GPU is the one dead job's."""
+        return sharing == 1 or (not self._pids_tell and self._users(gpu) <= 1)
 
     async def _listed(self, gpu: int, folder: Path) -> bool:
         """Whether the driver lists a process of this job; one that cannot be asked counts."""

@@ -62,11 +62,20 @@ def worker_environment(spec: JobSpec, folder: Path, attempt: int) -> dict[str, s
         "PYTHONUNBUFFERED": "1",
         "PYTHONSAFEPATH": "1",  # nothing in the working directory can hide a module
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # NVML's numbering
-        "CUDA_VISIBLE_DEVICES": ",".join(map(str, spec.gpus)) if spec.device == "cuda" else "",
+        "CUDA_VISIBLE_DEVICES": _visible(spec),
         "PYTORCH_ALLOC_CONF": "expandable_segments:True",
         MARKER: str(folder),
         "FOUR_SLOT_ATTEMPT": str(attempt),
     }
+
+
+def _visible(spec: JobSpec) -> str:
+    """The job's GPUs as CUDA is told them: by UUID, for where one has fallen off the bus CUDA
+    counts those that are left and NVML goes on counting all.
+    """
+    if spec.device != "cuda":
+        return ""
+    return ",".join(spec.gpu_uuids or map(str, spec.gpus))
 
 
 def worker_command(spec: JobSpec, folder: Path) -> list[str]:

@@ -67,15 +67,17 @@ class TimeLeft(_Record):
 class JobSpec(_Record):
     """What is to be trained, on what, until when. Written by the supervisor alone.
 
-    hours_to_complete: as offered. started_ms, warn_ms, deadline_ms: UTC epoch ms on the daemon's
-    clock; ``time_left`` is what launcher and worker obey. memory_gb_per_gpu: GB of 10**9 bytes of
-    each GPU that the job may use; sharing: slots on one GPU. processes: ranks. request: the start
-    request whole. torchrun: False runs the worker module as one plain process. max_restarts: tries
-    after the first. heartbeat_timeout_s: silence that counts as a hang, unless the heartbeat itself
-    asks for more; start_timeout_s: the same until the first beat. stop_grace_s: from the signal to
-    the kill. checkpoint_every: steps. log_bytes: of one log file; four older ones are kept.
-    local_files: whether the request may name a model folder and a data file of this machine.
-    training: how it is trained and handed in.
+    hours_to_complete: as offered. started_ms, warn_ms, deadline_ms: UTC epoch ms on the
+    daemon's clock; ``time_left`` is what launcher and worker obey. memory_gb_per_gpu: GB of
+    10**9 bytes of each GPU that the job may use; sharing: slots on one GPU. gpu_uuids: of
+    ``gpus``, by which CUDA finds them whatever its numbering; none where the driver tells none.
+    processes: ranks. request: the start request whole. torchrun: False runs the worker module
+    as one plain process. max_restarts: tries after the first. heartbeat_timeout_s: silence that
+    counts as a hang, unless the heartbeat itself asks for more; start_timeout_s: the same until
+    the first beat. stop_grace_s: from the signal to the kill. checkpoint_every: steps.
+    log_bytes: of one log file; four older ones are kept. local_files: whether the request may
+    name a model folder and a data file of this machine. training: how it is trained and handed
+    in.
     """
 
     task_id: str
@@ -88,6 +90,7 @@ class JobSpec(_Record):
     preset: str
     slot: Annotated[int, Field(ge=0)]
     gpus: tuple[int, ...]
+    gpu_uuids: tuple[str, ...] = ()
     device: Literal["cuda", "cpu"]
     processes: Annotated[int, Field(ge=1)]
     memory_gb_per_gpu: float

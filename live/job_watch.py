@@ -98,7 +98,8 @@ class JobWatch:
         if found is None:
             return
         if (found.task_id, found.started_ms) == (self.spec.task_id, self.spec.started_ms):
-            self.spec = found
+            # A restart of the machine may have numbered the GPUs anew; in one boot nothing does.
+            self.spec = found.model_copy(update={"gpu_uuids": self.spec.gpu_uuids})
         else:
             await self._set_aside(found)
 

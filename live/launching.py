@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from live import faults
+from live.gpus import Gpus
 from live.job_environment import passed
 from live.job_files import (
     JOB,
@@ -32,10 +33,13 @@ _SYSTEMD = Path("/run/systemd/system")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a start request asks for. request: the request whole, as it came."""
+    """What a start request asks for. request: the request whole, as it came. params: of the model,
+    as the offer told them.
+    """
 
     model: str = ""
     task_type: str = ""
+    params: int | None = None
     request: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -47,13 +51,11 @@ def wanted(request: Mapping[str, Any]) -> Wanted:
     """Read a start request's own words: ``model`` and ``task_type``, where they are text."""
     words = [request.get(key) for key in ("model", "task_type")]
     model, task_type = (word if isinstance(word, str) else "" for word in words)
-    return Wanted(model, task_type, request)
+    return Wanted(model, task_type, request=request)
 
 
-def spec_of(
-    job: Job, preset: Preset, asked: Wanted, settings: JobSettings, *, cuda: bool
-) -> JobSpec:
-    """The job as its worker needs it. ``job`` must have been started."""
+def spec_of(job: Job, preset: Preset, asked: Wanted, settings: JobSettings, gpus: Gpus) -> JobSpec:
+    """The job as its worker needs it. ``job`` must have been started. gpus: of the box."""
     assert job.deadline_ms is not None
     started_ms = job.deadline_ms - hours_to_ms(job.hours_to_complete)
     return JobSpec(
@@ -67,7 +69,8 @@ def spec_of(
         preset=preset.name,
         slot=job.slot,
         gpus=job.gpus,
-        device="cuda" if cuda else "cpu",
+        gpu_uuids=_uuids(job.gpus, gpus),
+        device=gpus.device,
         processes=settings.processes or len(job.gpus),
         memory_gb_per_gpu=preset.layout.memory_gb_per_gpu,
         sharing=round(1 / preset.layout.gpu_share),
@@ -85,6 +88,13 @@ def spec_of(
         local_files=settings.local_files,
         training=settings.training,
     )
+
+
+def _uuids(numbers: tuple[int, ...], gpus: Gpus) -> tuple[str, ...]:
+    """UUIDs of these GPUs; none unless each has one, for CUDA takes no mixture."""
+    found = [gpus.uuid(number) if number < gpus.count else None for number in numbers]
+    known = tuple(uuid for uuid in found if uuid is not None)
+    return known if len(known) == len(numbers) else ()
 
 
 def write_job(folder: Path, spec: JobSpec, now_ms: int, settings: JobSettings) -> None:

@@ -107,6 +107,8 @@ class Metrics:
         self._http_s = histogram("http_seconds", "One HTTP request", HTTP_BUCKETS, "path")
         used = f"{PREFIX}_gpu_memory_used_bytes"
         self._gpu_used = Gauge(used, "As the driver says", ["gpu"], registry=self.registry)
+        device = f"{PREFIX}_device"
+        self._device = Gauge(device, "1 of what jobs run on", ["device"], registry=self.registry)
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
@@ -151,6 +153,10 @@ class Metrics:
     def on_gpu(self, gpu: int, used_bytes: int) -> None:
         """A GPU was looked at."""
         self._gpu_used.labels(str(gpu)).set(used_bytes)
+
+    def on_device(self, device: str) -> None:
+        """What jobs run on: ``cuda`` or ``cpu``."""
+        self._device.labels(device).set(1)
 
     def _on_decision(self, decision: Decision) -> None:
         if decision.repeat:

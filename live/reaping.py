@@ -21,6 +21,8 @@ PROC = Path("/proc")
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_HOST_NAMESPACE = "pid:[4026531836]"
+"""The kernel's number of its first namespace, PROC_PID_INIT_INO."""
 _ZOMBIE = (b"Z", b"X")
 CGROUP_PREFIX = "four-slot-"
 """How the cgroups of jobs begin; no other is ever killed, whatever a file says."""
@@ -105,6 +107,16 @@ def job_of(pid: int) -> str | None:
         if variable.startswith(name):
             return os.fsdecode(variable[len(name) :])
     return None
+
+
+def host_pids() -> bool:
+    """Whether process ids here are the host's, as the driver of the GPUs tells them. In a container
+    that has its own, a number of the driver's may be another process's here.
+    """
+    try:
+        return str((PROC / "self/ns/pid").readlink()) == _HOST_NAMESPACE
+    except OSError:
+        return False
 
 
 def marked(folder: Path) -> set[int]:

@@ -66,6 +66,18 @@ class StageSet:
         """The fault on cue, or None."""
         return f"GPU {gpu}: failed on cue" if gpu in self.broken else None
 
+    def wants_reset(self, gpu: int) -> str | None:
+        """None, ever."""
+        return self._slots.wants_reset(gpu)
+
+    def uuid(self, gpu: int) -> str | None:
+        """CUDA knows nothing of it."""
+        return self._slots.uuid(gpu)
+
+    def clear(self, gpu: int) -> str | None:
+        """Nothing is ever remembered."""
+        return self._slots.clear(gpu)
+
     def need_bytes(self) -> int:
         """Disk that one more job may need: more than any disk has, on cue."""
         return 1 << 62 if self.disk_full else 1

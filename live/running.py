@@ -11,6 +11,7 @@ from collections.abc import Awaitable
 from pathlib import Path
 
 from live.job_files import write_atomic
+from live.passing import PassingError
 from live.service import Service
 from shared.errors import FourSlotError
 from shared.inputs import OperatorAsked
@@ -21,16 +22,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 async def run(service: Service) -> None:
-    """Serve until SIGINT or SIGTERM, then end as configured. Raises what ended the consumer."""
+    """Serve until SIGINT or SIGTERM, then end as configured. Raises what ended the consumer, and
+    PassingError when another part died: systemd starts a daemon that is whole.
+    """
     asked = _Asked()
     async with service.serving():
         await _take_back_drain(service)
         _keep_what_is_here()
         _notify("READY=1")
         log.info("ready: %s", _told(service))
-        await _first(asked.once.wait(), service.consumer)
+        await _first(asked.once.wait(), service.consumer, service.guard.broken.wait())
         _notify("STOPPING=1")
-        if not service.consumer.done():
+        if not service.consumer.done() and not service.guard.broken.is_set():
             await _wind_up(service, asked)
     if (why := _ended_by(service)) is not None:
         raise why
@@ -46,7 +49,9 @@ def _keep_what_is_here() -> None:
 
 def _ended_by(service: Service) -> BaseException | None:
     consumer = service.consumer
-    return consumer.exception() if consumer.done() and not consumer.cancelled() else None
+    if consumer.done() and not consumer.cancelled() and (why := consumer.exception()) is not None:
+        return why
+    return PassingError(service.guard.why) if service.guard.broken.is_set() else None
 
 
 class _Asked:

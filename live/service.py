@@ -13,7 +13,8 @@ from live.admin import AdminSocket, Json
 from live.clock import Clock, SystemClock, wall_ms
 from live.config import Config
 from live.daemon import Daemon
-from live.gpus import Gpus
+from live.gpus import CpuSlots, Device, Gpus
+from live.guard import Guard
 from live.intake.app import Intake, intake_app
 from live.intake.desk import Desk
 from live.intake.nonces import Nonces
@@ -33,6 +34,7 @@ from shared.decisions import Policy
 from shared.errors import InputError
 from shared.inputs import GpuChanged, OfferArrived, OperatorAsked
 from shared.ledger_wire import parse_ledger_line
+from shared.wire import found
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +92,7 @@ class Service:
         except BaseException:
             self.store.close()
             raise
+        self.guard = Guard()
         self.http: Serving | None = None
         self.metrics_http: Serving | None = None
 
@@ -100,6 +103,7 @@ class Service:
             need_bytes=setting.need_bytes,
         )  # fmt: skip
         self.metrics = Metrics(daemon.machine, now_ms, lambda: daemon.storage_failing)
+        self.metrics.on_device(setting.gpus.device)
         self.desk = Desk(daemon, reserved=self.opened.reserved)
         self.decision_log = DecisionLog(daemon.machine)
         for listener in (
@@ -122,6 +126,7 @@ class Service:
                 "drain": self._drain,
                 "resume": self._resume,
                 "cancel": self._cancel,
+                "gpu_ok": self._gpu_ok,
             },
         )
 
@@ -144,7 +149,10 @@ class Service:
             return asked
         offer = parse_ledger_line(line).entry
         assert isinstance(offer, OfferArrived)
-        return replace(asked, model=offer.offer.model, task_type=offer.offer.task_type)
+        told = offer.offer
+        return replace(
+            asked, model=told.model, task_type=told.task_type, params=told.model_params_count
+        )
 
     # The operator's commands.
 
@@ -177,6 +185,14 @@ class Service:
         self.supervisor.cancel(task_id, "asked by the operator")
         return {"cancelled": task_id}
 
+    async def _gpu_ok(self, asked: Json) -> Json:
+        gpu = asked.get("gpu")
+        if not isinstance(gpu, int):
+            raise InputError(f"gpu: found {found(gpu)}, allowed is a GPU's number")
+        reason = await self.supervisor.gpu_watch.clear(gpu)
+        log.warning("GPU %d: the operator calls it well; forgotten: %s", gpu, reason or "nothing")
+        return {"gpu": gpu, "reason": reason}
+
     # Its life.
 
     @asynccontextmanager
@@ -193,11 +209,13 @@ class Service:
             stack.push_async_callback(self.supervisor.close)
             side = [asyncio.create_task(work, name=name) for name, work in self._side_work(stop)]
             stack.push_async_callback(_cancelled, side)
+            self.guard.watch(side, stop)
             await self.admin.open()
             stack.push_async_callback(self.admin.close)
             stack.callback(stop.set)
             for task in await self._open_ports(stop):
                 stack.push_async_callback(_finished, task)
+                self.guard.watch([task], stop, endless=True)
             stack.callback(stop.set)
             self.consumer = consumer
             yield self
@@ -211,11 +229,13 @@ class Service:
         tasks = []
         if http.enabled:
             self.http = await serve(self.app, http.host, http.port, stop)
+            self.http.task.set_name("http server")
             log.info("taking offers at http://%s:%d", self.http.host, self.http.port)
             tasks.append(self.http.task)
         if http.metrics_port is not None:
             metrics = metrics_app(self.metrics)
             self.metrics_http = await serve(metrics, "127.0.0.1", http.metrics_port, stop)
+            self.metrics_http.task.set_name("metrics server")
             tasks.append(self.metrics_http.task)
         return tasks
 
@@ -236,6 +256,8 @@ class Service:
     async def _count_gpus(self) -> None:
         """GPUs that the preset counts on and the box does not have are out of service."""
         machine, gpus = self.daemon.machine, self.setting.gpus
+        if isinstance(gpus, CpuSlots) and gpus.why:
+            log.warning("jobs run on %d CPU slots: %s", gpus.count, gpus.why)
         for gpu in range(gpus.count, machine.policy.preset.gpus):
             if gpu not in machine.failed_gpus:
                 log.warning("GPU %d: this box has no such GPU, its slots are out of service", gpu)
@@ -261,9 +283,7 @@ class Service:
 async def _cancelled(tasks: "list[asyncio.Task[None]]") -> None:
     for task in tasks:
         task.cancel()
-    for found in await asyncio.gather(*tasks, return_exceptions=True):
-        if isinstance(found, Exception):
-            log.error("a side task had failed", exc_info=found)
+    await asyncio.gather(*tasks, return_exceptions=True)  # what fails is told when it fails
 
 
 async def _finished(task: "asyncio.Task[None]") -> None:
@@ -277,4 +297,15 @@ def setting_of(config: Config, policy: Policy, gpus: Gpus) -> Setting:
         need_loopback(http.host, "http.host")
     if not http.enabled and not config.spool.enabled:
         raise InputError("spool.enabled: found false, allowed without http is true: no offers else")
+    need_processes(config, policy, gpus.device)
     return Setting(config, policy, gpus, config.job_settings())
+
+
+def need_processes(config: Config, policy: Policy, device: Device) -> None:
+    """A rank needs a GPU of its own. Raises InputError where a slot has fewer than ranks."""
+    ranks, most = config.jobs.processes, len(policy.preset.layout.gpus[0])
+    if device == "cuda" and ranks is not None and ranks > most:
+        raise InputError(
+            f"jobs.processes: found {ranks}, allowed with preset {policy.preset.name} is 1 to "
+            f"{most}: a slot has no more GPUs"
+        )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from live.clock import Clock
 from live.daemon import DaemonStopped
+from live.disk_need import CPU_JOB_BYTES, DiskNeeds, next_job_bytes, slot_of
 from live.gpu_watch import Desk, GpuWatch
 from live.gpus import Gpus
 from live.job_files import (
@@ -26,9 +27,9 @@ from live.job_files import (
 )
 from live.job_settings import JobSettings
 from live.job_watch import JobWatch, Tools
-from live.launching import WantedOf, spec_of, under_systemd
+from live.launching import Wanted, WantedOf, spec_of, under_systemd
 from live.rows import job_dir
-from live.storage_watch import CPU_JOB_BYTES, StorageWatch, job_bytes
+from live.storage_watch import StorageWatch
 from shared.decisions import Decision
 from shared.errors import InputError
 from shared.inputs import OfferArrived, StartRequested
@@ -75,16 +76,18 @@ class Supervisor:
     ) -> None:
         """root: the folder of the job folders; it is made when it is not there.
 
-        wanted_of: what the start of a task asked for. need_bytes: disk that one more job may need;
-        None takes the preset's. Raises OSError.
+        wanted_of: what the start of a task asked for. need_bytes: disk that any job may need; None
+        goes by the models. Raises OSError.
         """
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.settings = settings or JobSettings()
         self._root = root.resolve()
-        self._desk, self._clock, self._device = desk, clock, gpus.device
+        self._desk, self._clock, self._gpus = desk, clock, gpus
         self._wanted_of = wanted_of
         self.gpu_watch = GpuWatch(desk, gpus, self.settings)
-        self.storage_watch = StorageWatch(desk, self._root, need_bytes or self._need_bytes)
+        flat = need_bytes or (None if gpus.device == "cuda" else lambda: CPU_JOB_BYTES)
+        self.storage_watch = StorageWatch(desk, self._root, flat or self._need_bytes)
+        self._disk_needs = DiskNeeds(wanted_of, flat)
         scope = self.settings.systemd and under_systemd()
         self._tools = Tools(desk, clock, self.settings, self.gpu_watch, scope)
         self._jobs: dict[int, JobWatch] = {}
@@ -98,6 +101,9 @@ class Supervisor:
         """Launch what this durable entry started. A listener of the daemon's; needs the loop."""
         if isinstance(entry.entry, OfferArrived):
             if any(isinstance(each, Decision) and each.accepted for each in answers):
+                told = entry.entry.offer
+                asked = Wanted(told.model, told.task_type, told.model_params_count)
+                self._disk_needs.note(told.task_id, asked)
                 self._look_now.set()  # before the next offer counts on the same room
             return
         if not isinstance(entry.entry, StartRequested):
@@ -189,18 +195,20 @@ class Supervisor:
     def _watch(self, seq: int, job: Job, preset: Preset) -> JobWatch:
         if seq not in self._jobs:
             asked = self._wanted_of(job.decision.task_id)
-            cuda = self._device == "cuda"
-            spec = spec_of(job, preset, asked, self.settings, cuda=cuda)
+            spec = spec_of(job, preset, asked, self.settings, self._gpus)
             self._jobs[seq] = JobWatch(self._root / job_dir(seq), spec, self._tools)
         return self._jobs[seq]
 
     async def _look_at_storage(self) -> None:
-        await self.storage_watch.look([job.folder for job in self._jobs.values()])
+        machine = self._desk.machine
+        most, processes = self.settings.training.most_model_bytes, self.settings.processes
+        slot = slot_of(machine.policy, processes, most)
+        running = {job.task_id: (job.spec, job.folder) for job in self._jobs.values()}
+        await self.storage_watch.look(self._disk_needs.owed(machine.jobs, slot, running))
 
     def _need_bytes(self) -> int:
-        if self._device == "cpu":
-            return CPU_JOB_BYTES
-        return job_bytes(self._desk.machine.policy.preset)
+        most, processes = self.settings.training.most_model_bytes, self.settings.processes
+        return next_job_bytes(self._desk.machine.policy, processes, most)
 
     def _status(self, seq: int, job: JobWatch) -> JobStatus:
         try:

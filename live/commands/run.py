@@ -7,7 +7,8 @@ from pathlib import Path
 
 from live import logs
 from live.config import policy_of, read_config
-from live.gpus import discover
+from live.discovery import discover
+from live.kept_faults import KeptFaults
 from live.running import run as run_service
 from live.service import Service, setting_of
 
@@ -18,6 +19,7 @@ def run(call: argparse.Namespace) -> int:
     logs.set_up(config.log)
     os.umask(0o077)
     folder = Path() if call.config is None else call.config.parent
-    setting = setting_of(config, policy_of(config, folder), discover(config.device))
+    gpus = discover(config.device, kept=KeptFaults(config.data_folder))
+    setting = setting_of(config, policy_of(config, folder), gpus)
     asyncio.run(run_service(Service(setting)))
     return 0

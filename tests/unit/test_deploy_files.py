@@ -64,7 +64,7 @@ def test_the_configuration_has_every_key_and_no_other():
 
 
 def test_the_configuration_says_the_defaults(monkeypatch):
-    assert read_config(DEPLOY / "config.toml") == Config()
+    assert read_config(DEPLOY / "config.toml") == Config(device="cuda")  # never a silent CPU
     text = (DEPLOY / "config.toml").read_text()
     shown = tomllib.loads(re.sub(r"(?m)^# ([a-z_]+ = )", r"\1", text))
     shown["policy"].pop("box")

@@ -10,14 +10,23 @@ from types import SimpleNamespace
 
 import pytest
 
-from live import doctor_box, doctor_files, doctor_network, doctor_software, doctor_system
+from live import (
+    doctor_box,
+    doctor_files,
+    doctor_gpus,
+    doctor_network,
+    doctor_software,
+    doctor_system,
+)
 from live.commands.doctor import text_of
 from live.config import Config
-from live.doctor import CHECKS, document, examine, faults_in
+from live.disk_need import next_job_bytes
+from live.doctor import CHECKS, document, examine, faults_in, scene_of
 from live.doctor_lines import Line, Scene
 from live.gpus import CpuSlots, GpuError, GpuProcess
 from live.in_time import in_time
 from live.intake.ss58 import address_of
+from live.kept_faults import KeptFaults
 from live.ledger_store import LedgerStore
 from live.recovery import open_ledger
 from live.service import LEDGER
@@ -142,6 +151,12 @@ def test_a_token_is_a_warning(tmp_path, monkeypatch):
     assert "secret" not in line.found
 
 
+@pytest.mark.parametrize(("fetches", "said"), [(True, "are fetched"), (False, "must be on this")])
+def test_where_models_come_from_is_told_as_configured(tmp_path, monkeypatch, fetches, said):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    assert said in looked("hub", tmp_path, training={"fetch_models": fetches})[0].found
+
+
 def test_nothing_heavy_is_imported_by_it(tmp_path):
     code = (
         "import sys; from live.config import Config; from live.doctor import *; "
@@ -200,7 +215,7 @@ Usage = namedtuple("Usage", "free")
     ("jobs", "level"), [(1.1, "fault"), (1.3, "warning"), (4.1, "warning"), (4.3, "ok")]
 )
 def test_room_is_counted_in_jobs(tmp_path, monkeypatch, jobs, level):
-    free = int(jobs * doctor_files.job_bytes(ACCURACY_4))
+    free = int(jobs * next_job_bytes(Policy(ACCURACY_4), None, 200_000_000_000))
     monkeypatch.setattr(doctor_files.shutil, "disk_usage", lambda _: Usage(free))
     assert looked("free space", tmp_path, gpus=Cards())[0].level == level
 
@@ -283,6 +298,7 @@ def test_an_open_admin_socket_is_a_fault(tmp_path):
 
 @pytest.fixture
 def driver(monkeypatch):
+    monkeypatch.setattr(doctor_box, "host_pids", lambda: True)
     nvml = SimpleNamespace(nvmlSystemGetDriverVersion=lambda: "580.1", NVMLError=OSError)
     monkeypatch.setattr(doctor_box, "import_module", lambda _: nvml)
 
@@ -318,6 +334,206 @@ def test_the_memory_of_a_running_job_is_no_fault(tmp_path):
     cards = Cards(used=70_000_000_000, pids=(2,))
     lines = looked("GPUs", tmp_path, gpus=cards, daemon={"slots": slots})
     assert {line.level for line in lines} == {"ok", "warning"}
+
+
+@pytest.mark.parametrize(("device", "level"), [("auto", "fault"), ("cpu", "warning")])
+def test_cpu_slots_on_a_box_with_gpus_must_be_meant(tmp_path, monkeypatch, device, level):
+    monkeypatch.setattr(doctor_box, "on_the_bus", lambda: 8)
+    slots = CpuSlots(why="NVML: no library")
+    (line,) = looked("GPUs", tmp_path, gpus=slots, device=device)
+    assert line.level == level
+    assert "NVML: no library" in line.found
+
+
+@pytest.mark.usefixtures("driver")
+def test_in_a_container_process_ids_name_nobody(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor_box, "host_pids", lambda: False)
+    assert {line.level for line in looked("GPUs", tmp_path, gpus=Cards(pids=(2,)))} == {"ok"}
+
+
+# GPUs: what CUDA needs.
+
+
+class Modes:
+    """What NVML says of the modes of GPU 1 and 3; None where it is not told."""
+
+    NVMLError = OSError
+    NVML_COMPUTEMODE_DEFAULT, NVML_COMPUTEMODE_PROHIBITED = 0, 2
+    NVML_MEMORY_ERROR_TYPE_UNCORRECTED, NVML_VOLATILE_ECC = 1, 0
+
+    def __init__(self, mig=(0, 0), compute=0, persistent=1, ecc=0):
+        self.nvmlDeviceGetHandleByIndex = lambda gpu: gpu
+        self.nvmlDeviceGetMigMode = self._told(mig, (0, 0))
+        self.nvmlDeviceGetComputeMode = self._told(compute, 0)
+        self.nvmlDeviceGetPersistenceMode = self._told(persistent, 1)
+        self.nvmlDeviceGetTotalEccErrors = self._told(ecc, 0)
+
+    @staticmethod
+    def _told(value, usual):
+        def answer(gpu, *_):
+            if value is None:
+                raise OSError("Not Supported")
+            return value if gpu in (1, 3) else usual
+
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("modes", "preset", "level", "said"),
+    [
+        ({}, "accuracy_4", "ok", "no MIG"),
+        (dict.fromkeys(("mig", "compute", "persistent", "ecc")), "accuracy_4", "ok", "no MIG"),
+        (
+            {"mig": (1, 1)},
+            "accuracy_4",
+            "fault",
+            "MIG is on, so a job gets a part of a GPU or none",
+        ),
+        ({"compute": 2}, "accuracy_4", "fault", "compute mode prohibited"),
+        ({"compute": 3}, "throughput_24", "fault", "compute mode exclusive"),
+        ({"compute": 3}, "accuracy_4", "ok", "no MIG"),
+        ({"persistent": 0}, "accuracy_4", "warning", "persistence is off"),
+        ({"ecc": 2}, "accuracy_4", "fault", "uncorrected ECC errors"),
+    ],
+)
+def test_the_modes_of_gpus(tmp_path, monkeypatch, modes, preset, level, said):
+    monkeypatch.setattr(doctor_gpus, "import_module", lambda _: Modes(**modes))
+    (line,) = looked("GPU modes", tmp_path, gpus=Cards(), policy={"preset": preset})
+    assert line.level == level
+    assert said in line.found
+    assert line.found.endswith(": GPU 1, 3") is (level != "ok")
+
+
+@pytest.mark.parametrize(
+    ("text", "built_for"),
+    [
+        ("__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\nhip = None\n", None),
+        ("__version__ = '2.13.0'\ncuda: Optional[str] = '12.8'\n", "12.8"),
+        ("cuda = '13.0'\n", "13.0"),
+    ],
+)
+def test_a_build_of_torch_for_the_cpu_is_a_fault(tmp_path, monkeypatch, text, built_for):
+    (tmp_path / "version.py").write_text(text)
+    there = SimpleNamespace(locate_file=lambda _: tmp_path / "version.py")
+    monkeypatch.setattr(doctor_gpus, "distribution", lambda _: there)
+    monkeypatch.setattr(doctor_gpus, "UVM", tmp_path)
+    (line,) = looked("CUDA", tmp_path, gpus=Cards())
+    assert line.level == ("ok" if built_for else "fault")
+    assert (built_for or "for the CPU") in line.found
+
+
+def test_torch_s_own_files_tell_its_build():
+    from importlib.metadata import version
+
+    assert (doctor_gpus.torch_cuda() is None) == version("torch").endswith("+cpu")
+
+
+def test_no_uvm_is_a_fault(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor_gpus, "torch_cuda", lambda: "12.8")
+    monkeypatch.setattr(doctor_gpus, "UVM", tmp_path / "nvidia-uvm")
+    (line,) = looked("CUDA", tmp_path, gpus=Cards())
+    assert (line.level, "nvidia-uvm is missing" in line.found) == ("fault", True)
+
+
+@pytest.mark.parametrize(("blocks", "level"), [(15_625, "fault"), (250_000, "ok")])
+def test_shared_memory_of_a_container_is_too_small(tmp_path, monkeypatch, blocks, level):
+    about = SimpleNamespace(f_bavail=blocks, f_frsize=4096)
+    monkeypatch.setattr(doctor_gpus.os, "statvfs", lambda _: about)
+    assert looked("shared memory", tmp_path, gpus=Cards())[0].level == level
+    alone = {"preset": "throughput_24"}  # one rank a job
+    assert looked("shared memory", tmp_path, gpus=Cards(), policy=alone) == []
+
+
+def test_a_box_without_gpus_is_asked_none_of_it(tmp_path):
+    for name in doctor_gpus.CHECKS:
+        assert looked(name, tmp_path) == []
+
+
+# What every job needs.
+
+
+@pytest.mark.parametrize(
+    ("training", "level", "on_cpu"),
+    [
+        ({}, "fault", "hint"),
+        ({"hub_datasets": True}, "warning", "hint"),
+        ({"data_hosts": ["a.example"]}, "ok", "ok"),
+    ],
+)
+def test_without_a_host_no_dataset_is_fetched(tmp_path, training, level, on_cpu):
+    assert looked("data", tmp_path, gpus=Cards(), training=training)[0].level == level
+    assert looked("data", tmp_path, gpus="it fails", training=training)[0].level == level
+    assert looked("data", tmp_path, training=training)[0].level == on_cpu
+    stub = looked("data", tmp_path, gpus=Cards(), training=training, jobs={"worker": "stub"})
+    assert stub[0].level == on_cpu
+
+
+def test_a_worker_that_trains_nothing_is_told(tmp_path):
+    stub = {"jobs": {"worker": "stub"}}
+    assert looked("worker", tmp_path, gpus=Cards(), **stub)[0].level == "fault"
+    assert looked("worker", tmp_path, **stub)[0].level == "warning"
+    assert looked("worker", tmp_path, gpus=Cards())[0].level == "ok"
+
+
+def test_models_that_are_not_fetched_must_be_there(tmp_path):
+    training = {"models": str(tmp_path / "models"), "fetch_models": False}
+
+    def level(gpus, **more):
+        return looked("models", tmp_path, gpus=gpus, training=training | more)[0].level
+
+    assert (level(Cards()), level(None)) == ("fault", "hint")
+    assert level(Cards(), fetch_models=True) == "ok"
+    (tmp_path / "models").mkdir()
+    assert level(Cards()) == "fault"
+    (tmp_path / "models" / "some").touch()
+    assert level(Cards()) == "ok"
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "level"),
+    [(None, 0, "fault"), ("", 0o600, "fault"), ("hf_x", 0o644, "warning"), ("hf_x", 0o600, "ok")],
+)
+def test_the_token_must_be_there(tmp_path, text, mode, level):
+    path = tmp_path / "token"
+    if text is not None:
+        path.write_text(text)
+        path.chmod(mode)
+    training = {"submit": "hub", "namespace": "me", "token_file": str(path)}
+    (line,) = looked("token", tmp_path, training=training)
+    assert line.level == level
+    assert "hf_x" not in line.found
+    assert looked("token", tmp_path)[0].level == "hint"
+
+
+@pytest.mark.parametrize(
+    ("ranks", "preset", "level"),
+    [(3, "accuracy_4", "fault"), (2, "accuracy_4", "ok"), (2, "throughput_24", "fault")],
+)
+def test_a_rank_needs_a_gpu_of_its_own(tmp_path, ranks, preset, level):
+    part = {"jobs": {"processes": ranks}, "policy": {"preset": preset}}
+    assert looked("ranks", tmp_path, gpus=Cards(), **part)[0].level == level
+    assert looked("ranks", tmp_path, **part)[0].level == "ok"
+
+
+def test_a_variable_that_has_no_effect_is_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert looked("environment", tmp_path, gpus=Cards())[0].level == "warning"
+    assert looked("environment", tmp_path) == []
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert looked("environment", tmp_path, gpus=Cards()) == []
+
+
+def test_a_fault_that_is_remembered_is_told(tmp_path, monkeypatch):
+    """The doctor looks with the eyes of the next daemon, and writes nothing."""
+    seen = []
+    monkeypatch.setattr(
+        "live.doctor.discover", lambda device, kept: seen.append((device, kept)) or CpuSlots()
+    )
+    scene_of(Config(data=str(tmp_path), device="auto"), tmp_path)
+    ((device, kept),) = seen
+    assert (device, isinstance(kept, KeptFaults)) == ("auto", True)
+    kept.numbered(["GPU-a"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_gpus_where_they_are_asked_for_is_a_fault(tmp_path):

@@ -157,6 +157,8 @@ def test_the_environment_is_a_closed_list(tmp_path: Path) -> None:
     assert seen == {"PATH": "/bin", "NCCL_P2P": "1"}
     told = worker_environment(SPEC, tmp_path, 2)
     assert told["CUDA_VISIBLE_DEVICES"] == "2,3"
+    named = SPEC.model_copy(update={"gpu_uuids": ("GPU-c", "GPU-d")})
+    assert worker_environment(named, tmp_path, 2)["CUDA_VISIBLE_DEVICES"] == "GPU-c,GPU-d"
     assert told["FOUR_SLOT_JOB"] == told["HOME"] == str(tmp_path)
     cpu = SPEC.model_copy(update={"device": "cpu"})
     assert worker_environment(cpu, tmp_path, 1)["CUDA_VISIBLE_DEVICES"] == ""

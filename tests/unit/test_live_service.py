@@ -3,14 +3,21 @@
 import asyncio
 import gc
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 import live.launching
+from live.cli import main
 from live.config import Config, policy_of
-from live.gpus import discover
+from live.discovery import discover
+from live.gpus import CpuSlots
+from live.guard import Guard
 from live.intake.signatures import Signed
+from live.kept_faults import KeptFaults, KeptGpu
 from live.launching import under_systemd
+from live.passing import PassingError
+from live.running import run
 from live.service import Service, setting_of
 from shared.errors import InputError
 from shared.inputs import OfferArrived, OperatorAsked
@@ -68,6 +75,93 @@ def test_what_is_being_written_is_not_shown(tmp_path):
             assert (view.draining, served.daemon.durable().draining) == (False, True)
 
     asyncio.run(story())
+
+
+def test_an_operator_calls_a_gpu_well(tmp_path, capsys, monkeypatch):
+    """With the daemon, which answers for its GPUs, and without one, in the file."""
+    (tmp_path / "config.toml").write_text(f'data = "{tmp_path / "data"}"\ndevice = "cpu"\n')
+    call = ["gpu-ok", "1", "--config", str(tmp_path / "config.toml")]
+    kept = KeptFaults(tmp_path / "data")
+    kept.numbered(["GPU-a", "GPU-b"])
+    kept.put("GPU-b", KeptGpu(reason="GPU 1: Xid 79"))
+    assert main(call) == 0
+    assert capsys.readouterr().out == "GPU 1: forgotten: GPU 1: Xid 79\n"
+    assert KeptFaults(tmp_path / "data").of("GPU-b").reason is None
+
+    async def story():
+        async with service(tmp_path / "data").serving():
+            return await asyncio.to_thread(main, call)
+
+    monkeypatch.setattr(CpuSlots, "clear", lambda _, gpu: f"GPU {gpu}: Xid 48")
+    assert asyncio.run(story()) == 0
+    assert capsys.readouterr().out == "GPU 1: forgotten: GPU 1: Xid 48\n"
+
+
+def test_a_daemon_knows_what_an_earlier_one_knew_of_the_gpus(tmp_path, capsys, monkeypatch):
+    (tmp_path / "config.toml").write_text(f'data = "{tmp_path / "data"}"\ndevice = "cuda"\n')
+    KeptFaults(tmp_path / "data").put("GPU-b", KeptGpu(reason="GPU 1: Xid 79"))
+    monkeypatch.setattr("live.commands.run.logs.set_up", lambda _: None)
+
+    def looks(device, kept):
+        raise InputError(f"{device}: {kept.of('GPU-b').reason}")
+
+    monkeypatch.setattr("live.commands.run.discover", looks)
+    monkeypatch.setattr("os.umask", lambda _: 0)
+    assert main(["--config", str(tmp_path / "config.toml")]) == 2
+    assert capsys.readouterr().err == "live: cuda: GPU 1: Xid 79\n"
+
+
+def test_the_device_in_use_is_told(tmp_path, caplog):
+    async def story():
+        config = Config(data=str(tmp_path / "data"), http={"port": 0, "metrics_port": None})
+        slots = CpuSlots(why="NVML: no library")
+        async with Service(setting_of(config, policy_of(config, tmp_path), slots)).serving() as it:
+            return it.metrics.render().decode()
+
+    assert 'four_slot_device{device="cpu"} 1.0' in asyncio.run(story())
+    assert "jobs run on 8 CPU slots: NVML: no library" in caplog.text
+
+
+def test_a_part_that_dies_ends_the_daemon_at_once_and_says_so(tmp_path, caplog):
+    async def story():
+        made = service(tmp_path / "data")
+
+        async def dies():
+            await asyncio.sleep(0.1)
+            raise ValueError("a fault\nof its own")
+
+        made.supervisor.run = dies
+        async with asyncio.timeout(10):
+            await run(made)
+
+    with pytest.raises(PassingError, match="watches died: ValueError: a fault of its own"):
+        asyncio.run(story())
+    assert "watches died: the daemon ends and its jobs go on" in caplog.text
+
+
+@pytest.mark.parametrize(("endless", "stopped", "dead"), [
+    (True, False, True), (False, False, False), (True, True, False),
+])  # fmt: skip
+def test_an_end_without_an_error_is_a_death_of_what_has_no_end(endless, stopped, dead):
+    async def story():
+        guard, stop = Guard(), asyncio.Event()
+        task = asyncio.create_task(asyncio.sleep(0), name="http server")
+        guard.watch([task], stop, endless=endless)
+        if stopped:
+            stop.set()
+        await task
+        await asyncio.sleep(0)
+        return guard.broken.is_set(), guard.why
+
+    assert asyncio.run(story()) == (dead, "http server died" if dead else "")
+
+
+def test_a_rank_needs_a_gpu_of_its_own(tmp_path):
+    config = Config(data=str(tmp_path), jobs={"processes": 3})
+    cards = SimpleNamespace(device="cuda", count=8)
+    with pytest.raises(InputError, match=r"jobs.processes: found 3, allowed .* is 1 to 2"):
+        setting_of(config, policy_of(config, tmp_path), cards)
+    assert setting_of(config, policy_of(config, tmp_path), discover("cpu"))
 
 
 def test_signed_requests_from_before_a_restart_are_refused(tmp_path):

@@ -14,6 +14,7 @@ import pytest
 import live.job_watch
 from live.clock import ManualClock
 from live.daemon import take_in
+from live.disk_need import Need, Owed, need_of, slot_of
 from live.gpus import CpuSlots, GpuError, GpuProcess, Gpus
 from live.job_files import (
     JOB,
@@ -32,9 +33,10 @@ from live.job_settings import JobSettings
 from live.launching import launcher_command, signal_launcher, wanted, write_job
 from live.reaping import marked, reap
 from live.rows import Submission, Training, job_dir
-from live.storage_watch import StorageWatch, job_bytes
+from live.storage_watch import StorageWatch
 from live.supervisor import Supervisor
 from live.training.record import TRAINING, TrainingRecord, write_training
+from live.training.settings import TrainingSettings
 from shared.decisions import Policy
 from shared.errors import InputError
 from shared.inputs import (
@@ -117,7 +119,17 @@ class ScriptedGpus:
         self.used: dict[int, int] = {}
         self.seen: dict[int, tuple[GpuProcess, ...]] = {}
         self.faults: dict[int, str] = {}
+        self.wishes: dict[int, str] = {}
         self.mute = False
+
+    def wants_reset(self, gpu: int) -> str | None:
+        return self.wishes.get(gpu)
+
+    def uuid(self, gpu: int) -> str | None:
+        return f"GPU-{gpu}"
+
+    def clear(self, gpu: int) -> str | None:
+        return self.faults.pop(gpu, None)
 
     def name(self, gpu: int) -> str:
         return "H100"
@@ -494,7 +506,9 @@ def test_a_clock_that_jumps_between_two_daemons_ends_no_job(bench: Bench) -> Non
 def test_room_is_kept_for_what_was_accepted_and_has_not_started(tmp_path: Path) -> None:
     watch = StorageWatch(Desk(), tmp_path, lambda: 70, free_bytes=lambda _: 100)
     assert watch.room([]) is True
-    assert watch.room([], reserved=1) is False
+    assert watch.room([Owed(Need(0, 31))]) is False
+    assert watch.room([Owed(Need(8, 8))]) is True
+    assert watch.room([Owed(Need(16, 8))]) is None
 
 
 def test_an_acceptance_has_the_disk_looked_at_at_once(bench: Bench) -> None:
@@ -596,6 +610,103 @@ def test_a_gpu_that_fails_ends_its_job_and_comes_back_when_it_is_well(gpu_bench:
     run(story())
 
 
+def test_a_gpu_that_waits_for_a_reset_takes_no_job_and_ends_none(gpu_bench: Bench) -> None:
+    gpus: Any = gpu_bench.gpus
+
+    async def story() -> None:
+        watch = asyncio.create_task(gpu_bench.supervisor.run())
+        gpu_bench.request["stub_seconds"] = 3600
+        seq = await gpu_bench.desk.start()
+        await gpu_bench.running(seq)
+        gpus.wishes = {1: "GPU 1: memory: a row waits for a reset to be remapped"}
+        await gpu_bench.until(lambda: gpu_bench.desk.machine.failed_gpus == {1})
+        await asyncio.sleep(0.3)
+        assert lock_held(gpu_bench.folder(seq))
+        assert stop_reason(gpu_bench.folder(seq)) is None
+        assert "waits for a reset" in gpu_bench.supervisor.gpu_watch.reasons[1]
+        gpus.wishes = {}
+        await gpu_bench.until(lambda: not gpu_bench.desk.machine.failed_gpus)
+        watch.cancel()
+        gpu_bench.supervisor.cancel("a", "enough")
+        await gpu_bench.over()
+
+    run(story())
+
+
+def test_a_gpu_on_which_a_stranger_holds_memory_is_out_until_it_is_clean(gpu_bench: Bench) -> None:
+    gpus: Any = gpu_bench.gpus
+    held = gpu_bench.supervisor.gpu_watch
+
+    async def story() -> None:
+        gpus.used = {2: 70 * 10**9, 3: 10**9}
+        await held.look()
+        gpus.used = {3: 10**9}
+        await held.look()
+        assert gpu_bench.desk.told() == []  # one look is too few, and so much is always held
+        gpus.used = {2: 70 * 10**9}
+        await held.look()
+        await held.look()
+        assert gpu_bench.desk.told() == [(2, False)]
+        assert held.reasons == {2: "GPU 2: 70.0 GB are held, and by no job"}
+        gpus.used = {}
+        await held.look()
+        assert gpu_bench.desk.told() == [(2, False), (2, True)]
+
+    run(story())
+
+
+def test_a_running_job_s_memory_is_its_own_whoever_its_processes_are(gpu_bench: Bench) -> None:
+    """In a container the driver tells the ids of the host, which are nobody's here."""
+    gpus: Any = gpu_bench.gpus
+
+    async def story() -> None:
+        watch = asyncio.create_task(gpu_bench.supervisor.run())
+        gpu_bench.request["stub_seconds"] = 3600
+        seq = await gpu_bench.desk.start()
+        await gpu_bench.running(seq)
+        gpus.used = {0: 70 * 10**9, 1: 70 * 10**9}
+        gpus.seen = {0: (GpuProcess(4_000_000, None),), 1: (GpuProcess(4_000_001, None),)}
+        await asyncio.sleep(0.3)
+        assert gpu_bench.desk.told() == []
+        gpus.used, gpus.seen = {}, {}
+        gpu_bench.supervisor.cancel("a", "enough")
+        await gpu_bench.over()
+        assert {told[0] for told in gpu_bench.desk.told()} == {"a"}
+        watch.cancel()
+
+    run(story())
+
+
+def test_a_reserved_slot_s_gpu_is_nobody_s_yet(gpu_bench: Bench) -> None:
+    gpus: Any = gpu_bench.gpus
+
+    async def story() -> None:
+        offer = Offer("a", "meta-llama/Llama-3.1-8B", "InstructTextTask", 1.0, 1, 8 * 10**9)
+        await gpu_bench.desk.enter(OfferArrived(offer))
+        gpus.used = {0: 70 * 10**9}
+        for _ in range(2):
+            await gpu_bench.supervisor.gpu_watch.look()
+        assert gpu_bench.desk.told() == [(0, False)]
+
+    run(story())
+
+
+def test_a_job_is_told_its_gpus_by_their_uuids(gpu_bench: Bench) -> None:
+    gpus: Any = gpu_bench.gpus
+
+    async def story() -> None:
+        gpus.uuid = lambda gpu: f"GPU-{gpu}" if gpu < 2 else None
+        specs = []
+        for task_id in "ab":
+            seq = await gpu_bench.desk.start(task_id)
+            await gpu_bench.running(seq)
+            specs.append(read_record(gpu_bench.folder(seq), JOB, JobSpec))
+        await gpu_bench.over()
+        assert [spec and spec.gpu_uuids for spec in specs] == [("GPU-0", "GPU-1"), ()]
+
+    run(story())
+
+
 def test_a_driver_that_gives_no_answer_takes_gpus_out_but_ends_no_job(gpu_bench: Bench) -> None:
     gpus: Any = gpu_bench.gpus
 
@@ -622,6 +733,7 @@ def test_on_a_shared_gpu_only_the_slot_s_own_processes_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpus = ScriptedGpus()
+    monkeypatch.setattr("live.gpu_watch.host_pids", lambda: True)
     bench = Bench(tmp_path / "jobs", gpus, THROUGHPUT_24)  # type: ignore[arg-type]
     mine, other = bench.root / "00000001", bench.root / "00000002"
     alive = {7: str(mine), 8: str(other)}
@@ -642,6 +754,34 @@ def test_on_a_shared_gpu_only_the_slot_s_own_processes_count(
     run(story())
 
 
+def test_in_a_container_a_number_of_the_driver_s_is_no_process_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Process 7 of the host is another job's, though one of mine has that number in here."""
+    gpus = ScriptedGpus()
+    monkeypatch.setattr("live.gpu_watch.host_pids", lambda: False)
+    bench = Bench(tmp_path / "jobs", gpus, THROUGHPUT_24)  # type: ignore[arg-type]
+    mine = bench.root / "00000001"
+    monkeypatch.setattr("live.gpu_watch.job_of", {7: str(mine)}.get)
+    gpus.used = {0: 60 * 10**9}
+    gpus.seen = {0: (GpuProcess(7, 10**10),)}
+
+    async def story() -> None:
+        for number in range(9):  # the first and the last on GPU 0
+            await bench.desk.start(str(number))
+        watch = bench.supervisor.gpu_watch
+        await watch.look()
+        assert await watch.unreleased(mine, (0,), 3) == set()
+        await bench.desk.enter(JobEnded("8", "completed"))
+        assert await watch.unreleased(mine, (0,), 3) == {0}  # it was alone there
+        gpus.used = {}
+        assert await watch.unreleased(mine, (0,), 3) == set()
+        await bench.supervisor.close()
+
+    bench.desk.listener = lambda *_: None
+    run(story())
+
+
 # Storage.
 
 
@@ -659,18 +799,54 @@ def test_storage_is_entered_once_and_not_at_every_wobble(tmp_path: Path) -> None
             StorageChanged(available=True),
         ]
         free[0] = 1999
-        await watch.look([tmp_path / "job"])  # which will still want its own 1000
+        await watch.look([Owed(Need(0, 1000), tmp_path / "job")])  # which still wants its 1000
         assert desk.machine.storage_full
 
     run(story())
 
 
-def test_a_job_s_disk_is_that_of_its_checkpoints() -> None:
-    assert job_bytes(ACCURACY_4) > 3 * 60 * 10**9
-    assert job_bytes(THROUGHPUT_24) < job_bytes(ACCURACY_4) / 4
+def test_room_is_kept_by_the_models_that_were_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reserved job by its offer; a running one by its own, less what it and its model wrote."""
+    seen: list[list[Owed]] = []
 
+    async def look(self: StorageWatch, owed: list[Owed]) -> None:
+        seen.append(owed)
 
-# How launchers are started.
+    monkeypatch.setattr(StorageWatch, "look", look)
+    gpus: Any = ScriptedGpus()
+    bench = Bench(tmp_path / "jobs", gpus)
+    bench.settings = replace(
+        QUICK, training=TrainingSettings(models=str(tmp_path / "models")), storage_every_s=0.05
+    )
+
+    async def story() -> None:
+        bench.open()
+        bench.request |= {"stub_seconds": 3600, "model": "meta-llama/Llama-3.1-8B"}
+        seq = await bench.desk.start("a")
+        await bench.running(seq)
+        offer = Offer("b", "mistralai/Mixtral-8x7B-v0.1", "InstructTextTask", 1.0, 1)
+        await bench.desk.enter(OfferArrived(offer))
+        watching = asyncio.create_task(bench.supervisor.run())
+        await bench.until(lambda: seen)
+        (small, large), slot = seen[-1], slot_of(bench.desk.machine.policy, 1, 200 * 10**9)
+        assert small.folder == bench.folder(seq)
+        told = "meta-llama/Llama-3.1-8B", 8 * 10**9, "InstructTextTask"
+        assert small.need == need_of(*told, slot)
+        assert large.need == need_of(offer.model, None, offer.task_type, slot)
+        assert large.need.model > 90 * 10**9
+        assert small.left() > small.need.model
+        for at in small.model_at:  # it is there whole, or half of it under another name
+            at.mkdir(parents=True)
+        with (small.model_at[1] / "weights").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, 10**6)
+        assert small.left() <= small.need.total - 10**6
+        watching.cancel()
+        bench.supervisor.cancel("a", "enough")
+        await bench.over()
+
+    run(story())
 
 
 def test_a_launcher_s_command_is_a_list(tmp_path: Path) -> None:
