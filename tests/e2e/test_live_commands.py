@@ -203,6 +203,14 @@ def test_a_wrong_call_is_one_line_and_2(tmp_path, arguments, said):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", ["status", "drain", "doctor"])
+def test_a_configuration_counts_before_a_command_and_after_it(tmp_path, command):
+    for arguments in (["--config", "none.toml", command], [command, "--config", "none.toml"]):
+        done = live(tmp_path, *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "none.toml: cannot be read" in done.stderr
+
+
 def test_the_doctor_finds_no_fault_on_a_bare_machine_and_one_in_a_file(tmp_path):
     good = live(tmp_path, "doctor", "--json", HTTP__PORT="0", HTTP__METRICS_PORT="0", DEVICE="cpu")
     assert (good.returncode, good.stderr) == (0, "")
