@@ -10,7 +10,7 @@ import live.launching
 from live.config import Config, policy_of
 from live.gpus import discover
 from live.intake.signatures import Signed
-from live.launching import under_systemd
+from live.launching import scopes_can_be_had, under_systemd
 from live.service import Service, setting_of
 from shared.errors import InputError
 from shared.inputs import OfferArrived, OperatorAsked
@@ -90,11 +90,14 @@ def test_signed_requests_from_before_a_restart_are_refused(tmp_path):
 def test_a_scope_is_asked_for_where_one_can_be_had(tmp_path, monkeypatch, user, manager, expected):
     monkeypatch.setattr(live.launching, "_SYSTEMD", tmp_path)
     monkeypatch.setattr(live.launching, "_systemd_run", lambda: "/bin/systemd-run")
+    monkeypatch.setattr(live.launching, "_RUNTIME", tmp_path / "run")
     monkeypatch.setattr("os.geteuid", lambda: user)
-    if manager:
-        (tmp_path / "systemd").mkdir()
-        (tmp_path / "systemd" / "private").touch()
+    for folder in (tmp_path, tmp_path / "run" / "1000"):  # as told, as a service finds it
+        (folder / "systemd").mkdir(parents=True)
+        if manager:
+            (folder / "systemd" / "private").touch()
     unit = {"INVOCATION_ID": "x"}
     assert under_systemd(unit | {"XDG_RUNTIME_DIR": str(tmp_path)}) is expected
-    assert under_systemd(unit) is (user == 0)
+    assert under_systemd(unit) is expected
+    assert scopes_can_be_had({}) is expected
     assert under_systemd({}) is False
