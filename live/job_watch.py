@@ -21,6 +21,7 @@ from live.job_files import (
     STOP,
     JobSpec,
     ask_to_stop,
+    clear_tmp,
     exit_of,
     launcher_of,
     lock_held,
@@ -75,6 +76,7 @@ class JobWatch:
         await self._adopt_spec()
         while not await self._is_dead():
             await asyncio.sleep(self._tools.settings.poll_s)
+        await asyncio.to_thread(clear_tmp, self.folder)  # a killed launcher left it
         quarantined = await self._until_released()
         await self._enter("gone", (*self._submission(), *self._training()))
         if quarantined:

@@ -328,6 +328,7 @@ def test_a_killed_launcher_is_replaced_and_the_job_goes_on(bench: Bench) -> None
         await bench.over()
         assert bench.desk.told()[-1] == ("a", "gone", "failed")
         assert record(bench, seq).faults == ("crash", "crash")
+        assert not (bench.folder(seq) / "tmp").exists()
         assert marked(bench.folder(seq)) == set()
 
     run(story())
