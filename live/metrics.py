@@ -73,12 +73,15 @@ class Metrics:
         box: BoxView,
         now_ms: Callable[[], int],
         ledger_failing: Callable[[], bool] = lambda: False,
+        ended_ms: Callable[[str], int | None] = lambda _: None,
     ) -> None:
         """box: the daemon's machine. now_ms: UTC ms, by the daemon's clock. ledger_failing: whether
-        the ledger cannot be written just now.
+        the ledger cannot be written just now. ended_ms: when the job of a task really ended (UTC
+        ms), None where that is not known: a daemon that was down learns of it late.
         """
         self.registry = CollectorRegistry()
         self.registry.register(_Box(box, now_ms, ledger_failing))
+        self._ended_ms = ended_ms
         self._started_ms: dict[str, tuple[int, int]] = {}
         self._make_counts()
         for task_id, job in box.jobs.items():
@@ -101,7 +104,7 @@ class Metrics:
         self._ends = counter("jobs_ended", "Jobs whose slot was freed, by outcome", "outcome")
         self._entries = counter("ledger_entries", "Ledger entries written")
         self._requests = counter("http_requests", "HTTP requests", "path", "status")
-        self._job_s = histogram("job_seconds", "Start to released slot", JOB_BUCKETS)
+        self._job_s = histogram("job_seconds", "Start to end", JOB_BUCKETS)
         self._slack_s = histogram("deadline_slack_seconds", "Deadline less end", SLACK_BUCKETS)
         self._commit_s = histogram("ledger_commit_seconds", "One commit", LEDGER_BUCKETS)
         self._http_s = histogram("http_seconds", "One HTTP request", HTTP_BUCKETS, "path")
@@ -167,8 +170,14 @@ class Metrics:
             self._ends.labels(effect.reason or "").inc()
             began, deadline = self._started_ms.pop(task_id, (None, None))
             if began is not None and deadline is not None:
-                self._job_s.observe((effect.at_ms - began) / MS_PER_SECOND)
-                self._slack_s.observe((deadline - effect.at_ms) / MS_PER_SECOND)
+                ended = self._end_of(task_id, began, effect.at_ms)
+                self._job_s.observe((ended - began) / MS_PER_SECOND)
+                self._slack_s.observe((deadline - ended) / MS_PER_SECOND)
+
+    def _end_of(self, task_id: str, began_ms: int, released_ms: int) -> int:
+        """When the job ended: not after its slot was free, nor before it began."""
+        told = self._ended_ms(task_id)
+        return released_ms if told is None else max(began_ms, min(told, released_ms))
 
     def render(self) -> bytes:
         """All of it, in Prometheus' text format."""

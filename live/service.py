@@ -26,13 +26,14 @@ from live.launching import Wanted, wanted
 from live.ledger_store import LedgerStore, StorageError
 from live.logs import DecisionLog
 from live.metrics import Metrics, metrics_app
-from live.recovery import Opened, open_ledger
+from live.recovery import Opened, keep_offers, open_ledger
 from live.status import status
 from live.supervisor import Supervisor
 from shared.decisions import Policy
 from shared.errors import InputError
-from shared.inputs import GpuChanged, OfferArrived, OperatorAsked
-from shared.ledger_wire import parse_ledger_line
+from shared.inputs import GpuChanged, OperatorAsked
+from shared.jobs import Answer
+from shared.ledger import LedgerEntry
 
 log = logging.getLogger(__name__)
 
@@ -99,10 +100,14 @@ class Service:
             daemon, self.clock, setting.gpus, folder / JOBS, self._wanted, setting.jobs,
             need_bytes=setting.need_bytes,
         )  # fmt: skip
-        self.metrics = Metrics(daemon.machine, now_ms, lambda: daemon.storage_failing)
+        self.metrics = Metrics(
+            daemon.machine, now_ms, lambda: daemon.storage_failing, self._ended_ms
+        )
         self.desk = Desk(daemon, reserved=self.opened.reserved)
         self.decision_log = DecisionLog(daemon.machine)
+        self._offers = dict(self.opened.offers)
         for listener in (
+            self._hold,  # before the supervisor, which asks what was offered
             self.metrics.on_entry,
             self.decision_log.on_entry,
             self.supervisor.on_entry,
@@ -139,12 +144,20 @@ class Service:
         """What the start asked for; model and task type as they were offered and accepted."""
         payload = self.store.start_payload(task_id)
         asked = Wanted() if payload is None else wanted(json.loads(payload))
-        line = self.store.accepted_offer(task_id)
-        if line is None:
+        offer = self._offers.get(task_id)
+        if offer is None:
             return asked
-        offer = parse_ledger_line(line).entry
-        assert isinstance(offer, OfferArrived)
-        return replace(asked, model=offer.offer.model, task_type=offer.offer.task_type)
+        return replace(asked, model=offer.model, task_type=offer.task_type)
+
+    def _hold(self, entry: LedgerEntry, answers: list[Answer]) -> None:
+        keep_offers(self._offers, entry.entry, answers)
+
+    def _ended_ms(self, task_id: str) -> int | None:
+        """When a job ended, on the daemon's clock; its launcher tells it by the wall clock."""
+        if not isinstance(self.clock, SystemClock):
+            return None
+        told = self.supervisor.ended_ms(task_id)
+        return None if told is None else told - self.clock.behind_wall_ms()
 
     # The operator's commands.
 

@@ -152,6 +152,14 @@ class Supervisor:
         """The jobs that are watched, in the order they were started."""
         return [self._status(seq, job) for seq, job in sorted(self._jobs.items())]
 
+    def ended_ms(self, task_id: str) -> int | None:
+        """When the job of this task ended, by its launcher (UTC ms); None where it does not say."""
+        for job in self._jobs.values():
+            if job.task_id == task_id:
+                end = exit_of(job.folder)
+                return end.ended_ms or None if end else None
+        return None
+
     async def idle(self) -> None:
         """Return once no job is watched any longer."""
         while self._tasks:

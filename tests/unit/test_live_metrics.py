@@ -3,6 +3,7 @@
 import asyncio
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from live.metrics import Metrics, metrics_app
@@ -98,6 +99,28 @@ def test_a_restart_still_knows_when_jobs_began():
     box.metrics = Metrics(box.recorder.machine, lambda: box.now)
     box.enter(JobEnded("a"), HOUR)
     assert box.values()["job_seconds_sum"] == 3600 - 0.01
+
+
+def test_a_job_ended_when_it_did_and_not_when_a_daemon_that_was_down_learnt_of_it():
+    box = Box()
+    box.enter(offer("a", hours=2), 0)
+    box.enter(StartRequested("a"), 1)
+    told = {"a": HOUR + 1}
+    box.metrics = Metrics(box.recorder.machine, lambda: box.now, ended_ms=told.get)
+    box.enter(JobEnded("a"), 9 * HOUR)
+    values = box.values()
+    assert values["deadline_slack_seconds_bucket,0.0"] == 0
+    assert values["job_seconds_sum"] == values["deadline_slack_seconds_sum"] == 3600
+
+
+@pytest.mark.parametrize(("said", "counted"), [(None, 3), (99 * HOUR, 3), (-HOUR, 0)])
+def test_an_end_that_cannot_be_is_put_right(said, counted):
+    box = Box()
+    box.enter(offer("a"), 0)
+    box.enter(StartRequested("a"), 1)
+    box.metrics = Metrics(box.recorder.machine, lambda: box.now, ended_ms=lambda _: said)
+    box.enter(JobEnded("a"), 3 * HOUR + 1)
+    assert box.values()["job_seconds_sum"] == counted * 3600
 
 
 def test_a_strangers_text_is_no_label():

@@ -104,6 +104,7 @@ def test_it_tells_the_start_of_every_job_that_holds_a_slot(path):
     opened = open_ledger(path, POLICY, 0)
     assert opened.started == {"b": 6}
     assert opened.reserved == {"c": offer("c").offer}
+    assert opened.offers == {task_id: offer(task_id).offer for task_id in "bc"}
     assert set(opened.recorder.machine.jobs) == {"b", "c"}
     opened.store.close()
 

@@ -13,7 +13,7 @@ from live.intake.signatures import Signed
 from live.launching import scopes_can_be_had, under_systemd
 from live.service import Service, setting_of
 from shared.errors import InputError
-from shared.inputs import OfferArrived, OperatorAsked
+from shared.inputs import JobEnded, OfferArrived, OperatorAsked
 from shared.offers import Offer
 
 TASK = "6f1f6f2e-3e7c-4f3e-9d7e-0123456789ab"
@@ -68,6 +68,41 @@ def test_what_is_being_written_is_not_shown(tmp_path):
             assert (view.draining, served.daemon.durable().draining) == (False, True)
 
     asyncio.run(story())
+
+
+def test_what_was_offered_of_a_job_is_known_without_a_look_into_the_ledger(tmp_path):
+    """To look there is to read all of it, once a job, while a start is waited for."""
+
+    async def story():
+        made = service(tmp_path / "data")
+        consumer = asyncio.create_task(made.daemon.run())
+        await made.daemon.enter(OfferArrived(Offer(TASK, "m/llama", "ChatTask", 8.0), "v"))
+        before = made._wanted(TASK)
+        await made.daemon.stop()
+        await consumer
+        made.store.close()
+        again = service(tmp_path / "data")
+        again.store.lines = None
+        after = again._wanted(TASK)
+        consumer = asyncio.create_task(again.daemon.run())
+        await again.daemon.enter(JobEnded(TASK, "cancelled"))
+        gone = again._wanted(TASK)
+        await again.daemon.stop()
+        await consumer
+        again.store.close()
+        assert [(each.model, each.task_type) for each in (before, after, gone)] == [
+            ("m/llama", "ChatTask"), ("m/llama", "ChatTask"), ("", ""),
+        ]  # fmt: skip
+
+    asyncio.run(story())
+
+
+def test_an_end_is_told_by_the_daemon_s_clock(tmp_path, monkeypatch):
+    made = service(tmp_path / "data")
+    monkeypatch.setattr(made.supervisor, "ended_ms", lambda _: 5_000_000)
+    monkeypatch.setattr(made.clock, "behind_wall_ms", lambda: 7_200, raising=False)
+    made.store.close()
+    assert made._ended_ms(TASK) == 5_000_000 - 7_200
 
 
 def test_signed_requests_from_before_a_restart_are_refused(tmp_path):

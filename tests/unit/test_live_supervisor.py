@@ -430,9 +430,13 @@ def test_a_job_that_ended_meanwhile_is_not_launched_again(bench: Bench) -> None:
         end = JobExit(outcome="cancelled", reason="", attempts=3, ended_ms=1)
         write_record(bench.folder(seq), "exit.json", end)
         bench.open().recover({"a": seq})
+        ended = []
+        bench.desk.listener = lambda *_: ended.append(bench.supervisor.ended_ms("a"))
         await bench.over()
         assert bench.desk.told()[-1] == ("a", "gone", "cancelled")
         assert launcher_of(bench.folder(seq)) is None
+        assert ended == [1]
+        assert bench.supervisor.ended_ms("a") is None
 
     run(story())
 
