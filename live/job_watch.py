@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import os
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -89,6 +91,24 @@ class JobWatch:
     def interrupt(self) -> None:
         """Have the job save and leave, to be taken up again by another supervisor."""
         signal_launcher(self.folder, signal.SIGTERM)
+
+    async def end(self, patience_s: float) -> None:
+        """End it for good, its watch being over: it saves and leaves, and what is still there after
+        so long, or when this is cancelled, is killed.
+        """
+        until_s = monotonic() + patience_s
+        try:
+            while self._alive() and monotonic() < until_s:
+                self.interrupt()  # again and again: a launcher may just begin
+                await asyncio.sleep(self._tools.settings.poll_s)
+        finally:
+            if self._child is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(self._child, signal.SIGKILL)
+            signal_launcher(self.folder, signal.SIGKILL)
+            record = launcher_of(self.folder)
+            if left := reap(self.folder, record.cgroup if record else None, patience_s=5.0):
+                log.error("job %s: processes %s cannot be killed", self.folder.name, sorted(left))
 
     async def _adopt_spec(self) -> None:
         """What an earlier daemon wrote of this very job stays in force."""

@@ -91,6 +91,7 @@ class Supervisor:
         self._taken: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._look_now = asyncio.Event()
+        self._closed = False
 
     # What the daemon calls.
 
@@ -132,14 +133,22 @@ class Supervisor:
 
     async def close(self, *, interrupt: bool = False) -> None:
         """Stop watching. Jobs go on without the daemon; ``interrupt`` has them save and leave, to
-        be taken up again by the next supervisor.
+        be taken up again by the next supervisor. What is started from now on is left to that one.
         """
+        self._closed = True
         if interrupt:
             for job in self._jobs.values():
                 job.interrupt()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def end(self, patience_s: float) -> None:
+        """Stop watching and leave no process of any job behind: what has not saved and left within
+        so long is killed.
+        """
+        await self.close(interrupt=True)
+        await asyncio.gather(*(job.end(patience_s) for job in self._jobs.values()))
 
     def cancel(self, task_id: str, reason: str) -> None:
         """Ask a job to save and stop. Raises InputError when there is none, OSError."""
@@ -168,7 +177,7 @@ class Supervisor:
     # Within.
 
     def _take(self, seq: int, job: Job) -> None:
-        if seq in self._taken:
+        if seq in self._taken or self._closed:
             return
         if len(self._taken) >= 2 * MOST_SLOTS:  # the machine never lets it come to this
             log.error("job %d: too many jobs are watched, it is not launched", seq)

@@ -3,8 +3,12 @@
 import argparse
 import asyncio
 import json
+import logging
+import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,10 +20,15 @@ from live.config import Config, policy_of, read_config
 from live.rehearsal import Rehearsal, StageSet
 from live.rehearsal_files import read_events, read_offer_lines
 from live.service import Service, Setting
+from live.supervisor import Supervisor
 from shared.errors import InputError
+
+log = logging.getLogger(__name__)
 
 FINE, DOES_NOT_HOLD = 0, 1
 FASTEST = 1e6
+END_S = 5.0
+"""Jobs of an interrupted rehearsal get so long to save and leave."""
 
 
 def run(call: argparse.Namespace) -> int:
@@ -37,14 +46,33 @@ def run(call: argparse.Namespace) -> int:
     setting = _setting(call, config, stage, offers[0].received_at)
 
     async def play() -> dict[str, Any]:
-        async with Service(setting).serving() as service:
+        async with Service(setting).serving() as service, _no_job_left(service.supervisor):
             rehearsal = Rehearsal(service, stage, call.speed)
             return (await rehearsal.play(offers, events)).document()
 
-    told = asyncio.run(play())
+    try:
+        told = asyncio.run(play())
+    except asyncio.CancelledError:  # SIGTERM
+        raise KeyboardInterrupt from None
     told["verify"], told["divergence"] = _verified(call.ledger)
     _print(call, told)
     return FINE if _holds(told, upset=bool(events)) else DOES_NOT_HOLD
+
+
+@asynccontextmanager
+async def _no_job_left(supervisor: Supervisor) -> AsyncIterator[None]:
+    """While inside, SIGTERM interrupts as Ctrl-C does; a rehearsal that does not come to its end
+    ends its jobs, which nobody would ever find again.
+    """
+    playing = asyncio.current_task()
+    assert playing is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, playing.cancel)
+    try:
+        yield
+    except BaseException:
+        log.warning("interrupted: %d jobs are ended", len(supervisor.status()))
+        await supervisor.end(END_S)
+        raise
 
 
 def _aside(call: argparse.Namespace) -> Path:
