@@ -39,10 +39,10 @@ def run(call: argparse.Namespace) -> int:
         raise InputError(f"--ledger: {call.ledger}: exists; a rehearsal begins a new one")
     if _aside(call).exists():
         raise InputError(f"--ledger: {_aside(call)}: exists, of an earlier rehearsal; move it away")
-    offers, events = read_offer_lines(call.offers), read_events(call.events)
+    stage = StageSet()
+    offers, events = read_offer_lines(call.offers), read_events(call.events, stage.count)
     config = read_config(call.config)
     logs.set_up(config.log)
-    stage = StageSet()
     setting = _setting(call, config, stage, offers[0].received_at)
 
     async def play() -> dict[str, Any]:
@@ -56,7 +56,7 @@ def run(call: argparse.Namespace) -> int:
         raise KeyboardInterrupt from None
     told["verify"], told["divergence"] = _verified(call.ledger)
     _print(call, told)
-    return FINE if _holds(told, upset=bool(events)) else DOES_NOT_HOLD
+    return FINE if _holds(told) else DOES_NOT_HOLD
 
 
 @asynccontextmanager
@@ -81,15 +81,13 @@ def _aside(call: argparse.Namespace) -> Path:
     return ledger.with_name(f"{ledger.name}.run")
 
 
-def _holds(told: dict[str, Any], *, upset: bool) -> bool:
-    """No divergence, an answer to every offer, a result of every accepted job.
-
-    upset: events were on the programme; a job on a GPU that fails may fail, and its start too.
+def _holds(told: dict[str, Any]) -> bool:
+    """No divergence, an answer to every offer, a result of every accepted job that was not on a
+    GPU which failed on cue.
     """
     if told["verify"] != FINE or told["unanswered"]:
         return False
-    ended = told["completed"] + told["failed"]
-    return ended == told["started"] and (upset or told["completed"] == told["accepted"])
+    return bool(told["completed"] + told["failed"] == told["started"] and not told["lost"])
 
 
 def _setting(call: argparse.Namespace, config: Config, stage: StageSet, begin_ms: int) -> Setting:
@@ -158,6 +156,10 @@ def _print(call: argparse.Namespace, told: dict[str, Any]) -> None:
     print(
         f"{told['started']} jobs started: {told['completed']} completed, {told['failed']} failed, "
         f"{told['past_deadline']} ended past their virtual deadline"
+    )
+    print(
+        f"{told['on_failed_gpus']} accepted jobs were on a GPU that failed on cue; "
+        f"{told['lost']} of the others have no result"
     )
     print(f"offers were sent at most {told['late_s_most']:.2f} s after their time")
     print(f"the ledger {verdict}: {call.ledger}")
