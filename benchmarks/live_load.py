@@ -96,7 +96,7 @@ def _load(port: int, rate: int, seconds: int, connections: int) -> tuple[list[fl
 def _request(number: int) -> bytes:
     body = json.dumps(offer_body(str(UUID(int=number + 1, version=4)))).encode()
     head = (
-        "POST /task_offer/ HTTP/1.1\r\nhost: box\r\ncontent-type: application/json\r\n"
+        "POST /task_offer/ HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         f"content-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

@@ -183,6 +183,18 @@ async def ask(app, method, path, body=b"", headers=()):
     return sent[0]["status"], json.loads(answer)
 
 
+def test_a_web_page_gets_no_decision(path):
+    async def story():
+        async with running(path) as world, served(world.app) as at, client_of(at.port) as client:
+            for header in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}):
+                answer = await client.post("/task_offer/", json=OFFER, headers=header)
+                assert answer.status_code == 403
+                assert list(answer.json()) == ["detail"]
+            assert world.kinds() == ["policy"]
+
+    asyncio.run(story())
+
+
 def test_nothing_else_is_served(path):
     async def story():
         async with running(path) as world:
@@ -253,11 +265,11 @@ def test_garbage_on_real_sockets(path):
         draw = random.Random(2)
         async with running(path) as world, served(world.app, request_s=0.2) as at:
             heads = [
-                b"POST /task_offer/ HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n",
+                b"POST /task_offer/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
                 b"POST /task_offer/ HTTP/1.1\r\nContent-Length: 5\r\n\r\n",
-                b"POST /task_offer/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: x\r\n\r\n",
-                b"GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n",
-                b"GET / HTTP/9.9\r\nHost: a\r\nConnection: close\r\n\r\n",
+                b"POST /task_offer/ HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: x\r\n\r\n",
+                b"GET /\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                b"GET / HTTP/9.9\r\nHost: localhost\r\nConnection: close\r\n\r\n",
                 HALF_HEAD + b"Connection: close\r\nX: " + b"x" * 40_000 + b"\r\n\r\n",
                 HALF_HEAD + b"Upgrade: websocket\r\nConnection: close, upgrade\r\n\r\n",
                 HALF_HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
@@ -280,9 +292,9 @@ async def slow(port, text):
     return reader, writer
 
 
-HALF_HEAD = b"POST /task_offer/ HTTP/1.1\r\nHost: a\r\n"
+HALF_HEAD = b"POST /task_offer/ HTTP/1.1\r\nHost: localhost\r\n"
 HALF_BODY = HALF_HEAD + b"Content-Length: 1000\r\n\r\nabc"
-HALF_SECOND = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nPOST /task"
+HALF_SECOND = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\nPOST /task"
 
 
 def test_five_hundred_slow_sockets_hold_nobody_up(path):
@@ -386,9 +398,9 @@ def test_odd_requests_are_answered_or_dropped(path):
     async def story():
         async with running(path) as world, served(world.app, request_s=1.0) as at:
             for text in (
-                b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
-                b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n",
-                b"GET http://[x/ HTTP/1.1\r\nHost: a\r\n\r\n",
+                b"CONNECT a:1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                b"GET http://[x/ HTTP/1.1\r\nHost: localhost\r\n\r\n",
                 HALF_HEAD
                 + b"Upgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 2\r\n\r\n{}",
                 HALF_HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
