@@ -17,6 +17,7 @@ from live.gpus import Gpus
 from live.intake.app import Intake, intake_app
 from live.intake.desk import Desk
 from live.intake.nonces import Nonces
+from live.intake.protocol import dialect_named
 from live.intake.serve import Serving, serve
 from live.intake.signatures import Auth, Open, Signed, need_loopback
 from live.intake.spool import Spool
@@ -117,8 +118,9 @@ class Service:
         # The other end stamps by the wall clock; ours may have been moved since the start.
         self._signed_ms = wall_ms if isinstance(self.clock, SystemClock) else now_ms
         intake = Intake(
-            self.desk, self._auth(), now_ms, self.store.submission, signed_ms=self._signed_ms
-        )
+            self.desk, self._auth(), now_ms, self.store.submission,
+            dialect_named(setting.config.http.protocol), signed_ms=self._signed_ms,
+        )  # fmt: skip
         self.app = intake_app(intake, self.metrics.on_request)
         self.admin = AdminSocket(
             folder,

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 
+import httpx
 import pytest
 
 import live.launching
@@ -11,6 +12,7 @@ from live.config import Config, policy_of
 from live.gpus import discover
 from live.intake.signatures import Signed
 from live.launching import scopes_can_be_had, under_systemd
+from live.rows import Submission
 from live.service import Service, setting_of
 from shared.errors import InputError
 from shared.inputs import JobEnded, OfferArrived, OperatorAsked
@@ -93,6 +95,21 @@ def test_what_was_offered_of_a_job_is_known_without_a_look_into_the_ledger(tmp_p
         assert [(each.model, each.task_type) for each in (before, after, gone)] == [
             ("m/llama", "ChatTask"), ("m/llama", "ChatTask"), ("", ""),
         ]  # fmt: skip
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("http", "answered"),
+    [({}, {"repo": "me/r", "model_hash": None}), ({"protocol": "early"}, "me/r")],
+)
+def test_a_submission_is_answered_as_the_configured_protocol_has_it(tmp_path, http, answered):
+    async def story():
+        async with service(tmp_path / "data", http).serving() as served:
+            await served.daemon.keep(Submission(TASK, "me/r"))
+            url = f"http://127.0.0.1:{served.http.port}/get_latest_model_submission/{TASK}"
+            async with httpx.AsyncClient() as client:
+                assert (await client.get(url)).json() == answered
 
     asyncio.run(story())
 
