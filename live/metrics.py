@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from live.intake.app import OFFER_PATHS, START_PATHS, SUBMISSION_PATH
+from live.intake.consumer import UNLEDGERED
 from shared.decisions import Decision, Gate, Policy
 from shared.inputs import OfferArrived, Outcome
 from shared.jobs import Answer, Effect, Job
@@ -100,6 +101,8 @@ class Metrics:
         self._offers = counter("offers", "Offers entered, by task type", "task_type")
         self._decisions = counter("decisions", "First decisions, by the gate that decided", "gate")
         self._repeats = counter("repeats", "Offers answered by their first answer again")
+        unledgered = "Offers answered by a refusal that no ledger entry says"
+        self._unledgered = counter("unledgered_refusals", unledgered, "reason")
         self._effects = counter("effects", "What inputs other than offers did", "effect")
         self._ends = counter("jobs_ended", "Jobs whose slot was freed, by outcome", "outcome")
         self._entries = counter("ledger_entries", "Ledger entries written")
@@ -122,6 +125,8 @@ class Metrics:
             self._offers.labels(task_type)
         for effect in _EFFECTS:
             self._effects.labels(effect)
+        for reason in UNLEDGERED:
+            self._unledgered.labels(reason)
         for outcome in get_args(Outcome):
             self._ends.labels(outcome)
         for path in (*OFFER_PATHS, *START_PATHS, SUBMISSION_PATH, "other"):
@@ -150,6 +155,10 @@ class Metrics:
         """An HTTP request was answered; status 0 when its sender had gone."""
         self._requests.labels(path, str(status)).inc()
         self._http_s.labels(path).observe(took_s)
+
+    def on_unledgered(self, reason: str) -> None:
+        """An offer was refused that is in no ledger: one of ``UNLEDGERED``."""
+        self._unledgered.labels(reason).inc()
 
     def on_gpu(self, gpu: int, used_bytes: int) -> None:
         """A GPU was looked at."""

@@ -15,6 +15,7 @@ from live.config import Config
 from live.daemon import Daemon
 from live.gpus import Gpus
 from live.intake.app import Intake, intake_app
+from live.intake.consumer import TellsUnwritten
 from live.intake.desk import Desk
 from live.intake.nonces import Nonces
 from live.intake.protocol import dialect_named
@@ -104,7 +105,11 @@ class Service:
         self.metrics = Metrics(
             daemon.machine, now_ms, lambda: daemon.storage_failing, self._ended_ms
         )
-        self.desk = Desk(daemon, reserved=self.opened.reserved)
+        self.desk = Desk(
+            TellsUnwritten(daemon, self.metrics.on_unledgered),
+            reserved=self.opened.reserved,
+            unledgered=self.metrics.on_unledgered,
+        )
         self.decision_log = DecisionLog(daemon.machine)
         self._offers = dict(self.opened.offers)
         for listener in (

@@ -15,6 +15,7 @@ from live.clock import ManualClock
 from live.daemon import Daemon
 from live.intake.app import Intake, intake_app
 from live.intake.body_cap import BodyCap
+from live.intake.consumer import TellsUnwritten
 from live.intake.desk import Desk
 from live.intake.nonces import Nonces
 from live.intake.protocol import dialect_named
@@ -60,7 +61,9 @@ class World:
         self.store = self.opened.store
         self.daemon = Daemon(self.opened.recorder, self.store, self.clock, retry_s=0.01)
         self.auth = auth(self.store) if auth else Open()
-        self.desk = Desk(self.daemon, answer_s=30.0, start_s=30.0)
+        self.unledgered = []
+        telling = TellsUnwritten(self.daemon, self.unledgered.append)
+        self.desk = Desk(telling, answer_s=30.0, start_s=30.0)
         self.requests = []
         intake = Intake(
             self.desk,
@@ -498,9 +501,11 @@ def test_what_cannot_be_written_is_refused(path, monkeypatch):
                 "accepted": False,
             }
             assert world.kinds() == ["policy"]
+            assert world.unledgered == ["unwritten"]
             monkeypatch.setattr(world.store, "append", append)
             status, told = await ask(world.app, "POST", "/task_offer/", body)
             assert told["accepted"]
+            assert world.unledgered == ["unwritten"]
 
     asyncio.run(story())
 

@@ -130,6 +130,16 @@ def test_a_strangers_text_is_no_label():
     assert box.values()["offers_total,other"] == 1
 
 
+def test_refusals_that_no_ledger_has_are_counted_from_zero():
+    box = Box()
+    box.metrics.on_unledgered("late")
+    values = box.values()
+    told = [
+        values[f"unledgered_refusals_total,{reason}"] for reason in ("busy", "late", "unwritten")
+    ]
+    assert told == [0, 1, 0]
+
+
 def test_commits_requests_and_gpus():
     box = Box()
     box.metrics.on_commit(0.003, 5)
