@@ -167,6 +167,8 @@ def _next(replay: Replayed, line: str) -> Difference | None:
 def _keep(replay: Replayed, seq: int, entry: Input, answers: list[Answer]) -> None:
     """What a start has to know besides the machine's state."""
     keep_offers(replay.offers, entry, answers)
+    if isinstance(entry, OfferArrived):
+        return
     for answer in answers:
         if isinstance(answer, Effect) and answer.task_id is not None:
             if answer.effect == "started":
