@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -46,13 +47,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What every job's watch works with. scope: whether launchers get a systemd scope."""
+    """What every job's watch works with. scope: whether a launcher gets a systemd scope now."""
 
     desk: Desk
     clock: Clock
     settings: JobSettings
     gpus: GpuWatch
-    scope: bool
+    scope: Callable[[], bool]
 
 
 class JobWatch:
@@ -191,7 +192,7 @@ class JobWatch:
         try:
             write_job(self.folder, self.spec, now_ms, self._tools.settings)
             # A scope that cannot be made must not cost the job: the next launch goes without.
-            scope = self._tools.scope and self._launches == 1
+            scope = self._launches == 1 and self._tools.scope()
             self._child = spawn(self.folder, scope=scope)
         except OSError as why:
             self._launches -= 1

@@ -85,8 +85,7 @@ class Supervisor:
         self._wanted_of = wanted_of
         self.gpu_watch = GpuWatch(desk, gpus, self.settings)
         self.storage_watch = StorageWatch(desk, self._root, need_bytes or self._need_bytes)
-        scope = self.settings.systemd and under_systemd()
-        self._tools = Tools(desk, clock, self.settings, self.gpu_watch, scope)
+        self._tools = Tools(desk, clock, self.settings, self.gpu_watch, self._scope)
         self._jobs: dict[int, JobWatch] = {}
         self._taken: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -213,6 +212,10 @@ class Supervisor:
 
     async def _look_at_storage(self) -> None:
         await self.storage_watch.look([job.folder for job in self._jobs.values()])
+
+    def _scope(self) -> bool:
+        """Asked at each launch: after a boot the user's manager may come up later than this."""
+        return self.settings.systemd and under_systemd()
 
     def _need_bytes(self) -> int:
         if self._device == "cpu":

@@ -678,6 +678,27 @@ def test_a_job_s_disk_is_that_of_its_checkpoints() -> None:
 # How launchers are started.
 
 
+def test_a_scope_is_asked_for_at_each_launch_and_a_launch_that_failed_goes_without(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def spawn(_: Path, *, scope: bool) -> int:
+        asked.append(scope)
+        return os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-c", ""])
+
+    async def story() -> None:
+        bench.settings = replace(QUICK, max_restarts=0)
+        bench.open()
+        monkeypatch.setattr("live.supervisor.under_systemd", lambda: True)  # it came up later
+        monkeypatch.setattr(live.job_watch, "spawn", spawn)
+        await bench.desk.start()
+        await bench.over()
+        assert asked == [True, False]
+
+    run(story())
+
+
 def test_a_launcher_s_command_is_a_list(tmp_path: Path) -> None:
     folder = tmp_path / "00000007"
     plain = [sys.executable, "-m", "live.launcher", str(folder)]
