@@ -20,7 +20,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from benchmarks import slow_sockets
 from benchmarks.fsync import FsyncBeside, fsync_ms, summary
+from benchmarks.wanted import READY_S, SLOW_P99_MS, verdict
 from live.faults import POINTS
 from live.job_files import EXIT, JOB, RESULT, JobSpec, launcher_of, lock_held, read_record
 from live.launching import signal_launcher
@@ -258,7 +260,7 @@ def soak(folder: Path, kinds: list[str], seed: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Run it and print the figures."""
+    """Run it and print the figures; 1 when a wanted one is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--kills", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=1)
@@ -275,12 +277,19 @@ def main() -> int:
             "seed": call.seed,
             "minutes": round((time.monotonic() - begun) / 60, 1),
             "fsync_ms": {"before": before, "during": beside.found, "after": fsync_ms(folder)},
+            "slow_sockets": slow_sockets.measured(folder),
         }
     text = json.dumps(found, indent=2)
     if call.out is not None:
         call.out.write_text(text + "\n", encoding="utf-8")
     print(text)
-    return 0
+    slow = found["slow_sockets"]["answer_ms"]["p99"]
+    return verdict(
+        {
+            "ready, s": (found["ready_s"]["max"], READY_S),
+            "p99 with slow sockets, ms": (slow, SLOW_P99_MS),
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -16,9 +16,11 @@ from live.job_files import (
     HEARTBEAT,
     LOGS,
     RESULT,
+    TMP,
     Fault,
     JobSpec,
     ask_to_stop,
+    clear_tmp,
     steady_s,
     stop_reason,
 )
@@ -78,11 +80,15 @@ class Attempt:
         """Start, watch until the end, kill what is left. Raises OSError if it cannot start."""
         log = AttemptLog(self.folder / LOGS / f"attempt-{self.number}.log", self.spec.log_bytes)
         (self.folder / HEARTBEAT).unlink(missing_ok=True)
+        clear_tmp(self.folder)  # a killed launcher's
+        with suppress(OSError):  # libraries do with another place, or say that they cannot
+            (self.folder / TMP).mkdir(mode=0o700)
         try:
             self._start()
             fault = self._watch(log)
             self._clear(log)
         finally:
+            clear_tmp(self.folder)
             log.close()
             if self._pipe >= 0:
                 os.close(self._pipe)

@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m live",
         description="The daemon, in the foreground; or one of the operator's commands.",
     )
-    _configured(parser)
+    _configured(parser, default=None)
     parser.set_defaults(run=_run("live.commands.run"))
     commands = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
     for add in (_status, _drain, _gpu_ok, _doctor, _plan, _rehearse, _export, _backup):
@@ -66,8 +66,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _configured(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--config", type=Path, metavar="FILE", help="configuration (TOML)")
+def _configured(command: argparse.ArgumentParser, default: object = argparse.SUPPRESS) -> None:
+    """Take --config, before a command as well as after it.
+
+    A command without one of its own must leave what stood before it: its default would overwrite
+    that, and the command would act on another daemon.
+    """
+    command.add_argument(
+        "--config", type=Path, metavar="FILE", default=default, help="configuration (TOML)"
+    )
 
 
 def _status(commands: "argparse._SubParsersAction[_Parser]") -> None:

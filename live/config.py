@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from live.intake.signatures import need_loopback
@@ -38,8 +46,21 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Place = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
 
 
+def _no_number(*, truth: bool) -> str:
+    return f"found {str(truth).lower()}, which is no number and no text"
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: object, about: ValidationInfo) -> object:
+        """Pydantic takes true for 1."""
+        kind = cls.model_fields[str(about.field_name)].annotation
+        if isinstance(value, bool) and kind is not bool:
+            raise ValueError(_no_number(truth=value))
+        return value
 
 
 class PolicyPart(_Part):
@@ -77,6 +98,10 @@ class HttpPart(_Part):
     )
     auth: Literal["none", "fiber"] = Field(
         default="none", description="none: no signatures, allowed on a loopback address alone."
+    )
+    protocol: Literal["early", "late"] = Field(
+        default="late",
+        description="How a submission is answered. early: a JSON string; late: an object.",
     )
     hotkey: str = Field(default="", description="Our own hotkey (SS58), needed for auth fiber.")
     validators: dict[str, float] = Field(
@@ -160,6 +185,16 @@ class Config(BaseSettings):
     spool: SpoolPart = SpoolPart()
     jobs: JobsPart = JobsPart()
     training: TrainingSettings = TrainingSettings()
+
+    @field_validator("training", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: object) -> object:
+        """As in the other parts, which this one does not share a base with."""
+        for key, inside in value.items() if isinstance(value, dict) else ():
+            field = TrainingSettings.model_fields.get(key)
+            if isinstance(inside, bool) and field is not None and field.annotation is not bool:
+                raise ValueError(f"{key}: {_no_number(truth=inside)}")
+        return value
 
     @classmethod
     def settings_customise_sources(

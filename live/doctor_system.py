@@ -3,11 +3,11 @@
 import ctypes
 import os
 import resource
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from live.doctor_lines import Check, Line, Scene, fault, hint, ok, warning
+from live.launching import scopes_can_be_had
 from live.reaping import Cgroup
 
 _TIMEX_BYTES = 256
@@ -59,11 +59,11 @@ def _cgroup(_: Scene) -> Iterator[Line]:
 def _systemd(_: Scene) -> Iterator[Line]:
     if not SYSTEMD.is_dir():
         yield hint("systemd", "not running: launchers get a session of their own")
-    elif shutil.which("systemd-run") is None:
-        remedy = "install systemd-run; until then KillMode=process must keep the jobs"
-        yield fault("systemd", "running, but there is no systemd-run", remedy)
+    elif not scopes_can_be_had():
+        remedy = "loginctl enable-linger for the daemon's user, and systemd-run installed"
+        yield hint("systemd", "no scopes here; KillMode=process in the unit keeps the jobs", remedy)
     else:
-        yield ok("systemd", "systemd-run gives each job a scope of its own")
+        yield ok("systemd", "systemd-run gives each job of a unit a scope of its own")
 
 
 def _files(_: Scene) -> Iterator[Line]:

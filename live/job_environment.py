@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
 
-from live.job_files import MARKER, JobSpec
+from live.job_files import MARKER, TMP, JobSpec
 
 PASSED = (
     "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV",
@@ -57,6 +57,7 @@ def worker_environment(spec: JobSpec, folder: Path, attempt: int) -> dict[str, s
         **passed(os.environ),
         **_OFFLINE,
         "HOME": str(folder),
+        "TMPDIR": str(folder / TMP),
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",

@@ -7,6 +7,7 @@ lives is told by the lock it holds, not by a number that may be somebody else's 
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,6 +32,8 @@ EXIT = "exit.json"
 LOGS = "logs"
 OUTPUT = "output"
 LAUNCHER_LOG = "launcher.log"
+TMP = "tmp"
+"""Temporary files of the job's processes, here while one of them lives."""
 MARKER = "FOUR_SLOT_JOB"
 """The environment variable that every process of a job bears; its value is the job's folder."""
 
@@ -265,6 +268,11 @@ def stop_reason(folder: Path) -> str | None:
     except OSError:
         return None
     return text.strip() or "asked to stop"
+
+
+def clear_tmp(folder: Path) -> None:
+    """Remove the job's temporary files, as far as that goes."""
+    shutil.rmtree(folder / TMP, ignore_errors=True)
 
 
 @contextmanager

@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
+import os
 import signal
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -21,6 +24,7 @@ from live.job_files import (
     STOP,
     JobSpec,
     ask_to_stop,
+    clear_tmp,
     exit_of,
     launcher_of,
     lock_held,
@@ -43,13 +47,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What every job's watch works with. scope: whether launchers get a systemd scope."""
+    """What every job's watch works with. scope: whether a launcher gets a systemd scope now."""
 
     desk: Desk
     clock: Clock
     settings: JobSettings
     gpus: GpuWatch
-    scope: bool
+    scope: Callable[[], bool]
 
 
 class JobWatch:
@@ -75,6 +79,7 @@ class JobWatch:
         await self._adopt_spec()
         while not await self._is_dead():
             await asyncio.sleep(self._tools.settings.poll_s)
+        await asyncio.to_thread(clear_tmp, self.folder)  # a killed launcher left it
         quarantined = await self._until_released()
         await self._enter("gone", (*self._submission(), *self._training()))
         if quarantined:
@@ -87,6 +92,24 @@ class JobWatch:
     def interrupt(self) -> None:
         """Have the job save and leave, to be taken up again by another supervisor."""
         signal_launcher(self.folder, signal.SIGTERM)
+
+    async def end(self, patience_s: float) -> None:
+        """End it for good, its watch being over: it saves and leaves, and what is still there after
+        so long, or when this is cancelled, is killed.
+        """
+        until_s = monotonic() + patience_s
+        try:
+            while self._alive() and monotonic() < until_s:
+                self.interrupt()  # again and again: a launcher may just begin
+                await asyncio.sleep(self._tools.settings.poll_s)
+        finally:
+            if self._child is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(self._child, signal.SIGKILL)
+            signal_launcher(self.folder, signal.SIGKILL)
+            record = launcher_of(self.folder)
+            if left := reap(self.folder, record.cgroup if record else None, patience_s=5.0):
+                log.error("job %s: processes %s cannot be killed", self.folder.name, sorted(left))
 
     async def _adopt_spec(self) -> None:
         """What an earlier daemon wrote of this very job stays in force."""
@@ -170,7 +193,7 @@ class JobWatch:
         try:
             write_job(self.folder, self.spec, now_ms, self._tools.settings)
             # A scope that cannot be made must not cost the job: the next launch goes without.
-            scope = self._tools.scope and self._launches == 1
+            scope = self._launches == 1 and self._tools.scope()
             self._child = spawn(self.folder, scope=scope)
         except OSError as why:
             self._launches -= 1

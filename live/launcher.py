@@ -35,7 +35,14 @@ from live.job_files import (
     stop_reason,
     write_record,
 )
-from live.reaping import Cgroup, become_subreaper, boot_id, reap, start_ticks
+from live.reaping import (
+    Cgroup,
+    become_subreaper,
+    boot_id,
+    lose_privilege_of_memory,
+    reap,
+    start_ticks,
+)
 from shared.errors import InputError
 
 DONE, BAD_JOB, BUSY, ENDED, INTERRUPTED = 0, 2, 3, 4, 5
@@ -217,6 +224,7 @@ def main(argv: list[str]) -> int:
     with suppress(OSError):  # a leader already when the supervisor made the session
         os.setsid()
     os.umask(0o077)
+    lose_privilege_of_memory()
     try:
         return launch(Path(argv[0]).resolve())
     except InputError as why:

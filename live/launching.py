@@ -29,6 +29,7 @@ from shared.presets import Preset
 from shared.units import MS_PER_SECOND, hours_to_ms
 
 _SYSTEMD = Path("/run/systemd/system")
+_RUNTIME = Path("/run/user")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +121,24 @@ def write_job(folder: Path, spec: JobSpec, now_ms: int, settings: JobSettings) -
 
 
 def under_systemd(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process is a systemd unit, whose stop would take the launchers along.
+    """Whether this process is a systemd unit, whose jobs can have scopes beside it."""
+    return "INVOCATION_ID" in environment and scopes_can_be_had(environment)
 
-    And whether a scope can be had: by root, or by a user whose own manager runs.
+
+def scopes_can_be_had(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this user can have systemd scopes: root, or one whose own manager runs. A system user
+    has one only with lingering switched on.
     """
-    unit = "INVOCATION_ID" in environment and _SYSTEMD.is_dir() and bool(_systemd_run())
-    return unit and (os.geteuid() == 0 or _user_manager(environment))
+    if not (_SYSTEMD.is_dir() and _systemd_run()):
+        return False
+    manager = _runtime_folder(environment) / "systemd" / "private"
+    return os.geteuid() == 0 or os.access(manager, os.W_OK)
 
 
-def _user_manager(environment: Mapping[str, str]) -> bool:
-    """Whether the user's systemd can be reached; a system user has none."""
-    folder = environment.get("XDG_RUNTIME_DIR")
-    return folder is not None and (Path(folder) / "systemd" / "private").exists()
+def _runtime_folder(environment: Mapping[str, str]) -> Path:
+    """Where the user's own manager is reached; a system service is not told."""
+    told = environment.get("XDG_RUNTIME_DIR")
+    return Path(told) if told else _RUNTIME / str(os.geteuid())
 
 
 def _systemd_run() -> str | None:
@@ -158,8 +165,9 @@ def spawn(folder: Path, *, scope: bool = False) -> int:
     faults.reached("before_spawn")
     command = launcher_command(folder, scope=scope)
     environment = passed(os.environ)
-    bus = ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS") if scope else ()
-    for name in (faults.VARIABLE, *bus):
+    if scope:
+        environment["XDG_RUNTIME_DIR"] = str(_runtime_folder(os.environ))
+    for name in (faults.VARIABLE, *(("DBUS_SESSION_BUS_ADDRESS",) if scope else ())):
         if name in os.environ:
             environment[name] = os.environ[name]
     log = os.open(

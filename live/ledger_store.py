@@ -158,15 +158,6 @@ class LedgerStore:
         found: list[Any] = self._reader.execute(sql, (task_id,)).fetchall()
         return JobFolder(*found[0]) if found else None
 
-    def accepted_offer(self, task_id: str) -> str | None:
-        """The ledger line of the task's latest accepted offer, or None. Looks at many lines."""
-        sql = (
-            "SELECT line FROM ledger WHERE json_extract(line, '$.kind') = 'offer' "
-            "AND json_extract(line, '$.input.offer.task_id') = ? "
-            "AND json_extract(line, '$.decisions[0].accepted') ORDER BY seq DESC LIMIT 1"
-        )
-        return self._value(sql, task_id)
-
     def _value(self, sql: str, task_id: str) -> str | None:
         found: list[Any] = self._reader.execute(sql, (task_id,)).fetchall()
         return found[0][0] if found else None

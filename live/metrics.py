@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from live.intake.app import OFFER_PATHS, START_PATHS, SUBMISSION_PATH
+from live.intake.consumer import UNLEDGERED
 from shared.decisions import Decision, Gate, Policy
 from shared.inputs import OfferArrived, Outcome
 from shared.jobs import Answer, Effect, Job
@@ -73,12 +74,15 @@ class Metrics:
         box: BoxView,
         now_ms: Callable[[], int],
         ledger_failing: Callable[[], bool] = lambda: False,
+        ended_ms: Callable[[str], int | None] = lambda _: None,
     ) -> None:
         """box: the daemon's machine. now_ms: UTC ms, by the daemon's clock. ledger_failing: whether
-        the ledger cannot be written just now.
+        the ledger cannot be written just now. ended_ms: when the job of a task really ended (UTC
+        ms), None where that is not known: a daemon that was down learns of it late.
         """
         self.registry = CollectorRegistry()
         self.registry.register(_Box(box, now_ms, ledger_failing))
+        self._ended_ms = ended_ms
         self._started_ms: dict[str, tuple[int, int]] = {}
         self._make_counts()
         for task_id, job in box.jobs.items():
@@ -97,11 +101,13 @@ class Metrics:
         self._offers = counter("offers", "Offers entered, by task type", "task_type")
         self._decisions = counter("decisions", "First decisions, by the gate that decided", "gate")
         self._repeats = counter("repeats", "Offers answered by their first answer again")
+        unledgered = "Offers answered by a refusal that no ledger entry says"
+        self._unledgered = counter("unledgered_refusals", unledgered, "reason")
         self._effects = counter("effects", "What inputs other than offers did", "effect")
         self._ends = counter("jobs_ended", "Jobs whose slot was freed, by outcome", "outcome")
         self._entries = counter("ledger_entries", "Ledger entries written")
         self._requests = counter("http_requests", "HTTP requests", "path", "status")
-        self._job_s = histogram("job_seconds", "Start to released slot", JOB_BUCKETS)
+        self._job_s = histogram("job_seconds", "Start to end", JOB_BUCKETS)
         self._slack_s = histogram("deadline_slack_seconds", "Deadline less end", SLACK_BUCKETS)
         self._commit_s = histogram("ledger_commit_seconds", "One commit", LEDGER_BUCKETS)
         self._http_s = histogram("http_seconds", "One HTTP request", HTTP_BUCKETS, "path")
@@ -121,6 +127,8 @@ class Metrics:
             self._offers.labels(task_type)
         for effect in _EFFECTS:
             self._effects.labels(effect)
+        for reason in UNLEDGERED:
+            self._unledgered.labels(reason)
         for outcome in get_args(Outcome):
             self._ends.labels(outcome)
         for path in (*OFFER_PATHS, *START_PATHS, SUBMISSION_PATH, "other"):
@@ -150,6 +158,10 @@ class Metrics:
         self._requests.labels(path, str(status)).inc()
         self._http_s.labels(path).observe(took_s)
 
+    def on_unledgered(self, reason: str) -> None:
+        """An offer was refused that is in no ledger: one of ``UNLEDGERED``."""
+        self._unledgered.labels(reason).inc()
+
     def on_gpu(self, gpu: int, used_bytes: int) -> None:
         """A GPU was looked at."""
         self._gpu_used.labels(str(gpu)).set(used_bytes)
@@ -173,8 +185,14 @@ class Metrics:
             self._ends.labels(effect.reason or "").inc()
             began, deadline = self._started_ms.pop(task_id, (None, None))
             if began is not None and deadline is not None:
-                self._job_s.observe((effect.at_ms - began) / MS_PER_SECOND)
-                self._slack_s.observe((deadline - effect.at_ms) / MS_PER_SECOND)
+                ended = self._end_of(task_id, began, effect.at_ms)
+                self._job_s.observe((ended - began) / MS_PER_SECOND)
+                self._slack_s.observe((deadline - ended) / MS_PER_SECOND)
+
+    def _end_of(self, task_id: str, began_ms: int, released_ms: int) -> int:
+        """When the job ended: not after its slot was free, nor before it began."""
+        told = self._ended_ms(task_id)
+        return released_ms if told is None else max(began_ms, min(told, released_ms))
 
     def render(self) -> bytes:
         """All of it, in Prometheus' text format."""

@@ -9,10 +9,8 @@ from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring
 from typing import NamedTuple, get_args
 
-from shared.decisions import Decision
 from shared.inputs import Input, JobEnded, OfferArrived, Outcome, StartRequested, TimerFired
-from shared.jobs import Answer
-from shared.ledger import answer_json, dumps
+from shared.jobs import Answer, Effect
 from shared.offers import Offer
 from shared.wire import MAX_MS
 
@@ -56,10 +54,10 @@ def same_line(line: str, quick: QuickLine, seq: int, answers: Sequence[Answer]) 
 
 
 def _answer(answer: Answer) -> str:
-    """An answer as the ledger has it: ``dumps(answer_json(answer))``, of a decision spelt out."""
-    if not isinstance(answer, Decision):
-        return dumps(answer_json(answer))
+    """An answer as the ledger has it: ``dumps(answer_json(answer))``, spelt out."""
     text = encode_basestring
+    if isinstance(answer, Effect):
+        return _effect(answer)
     return (
         f'{{"at_ms":{answer.at_ms},"task_id":{text(answer.task_id)},'
         f'"accepted":{_TRUTH[answer.accepted]},"gate":{text(answer.gate)},'
@@ -67,6 +65,23 @@ def _answer(answer: Answer) -> str:
         f'"slot":{"null" if answer.slot is None else answer.slot},'
         f'"repeat":{_TRUTH[answer.repeat]}}}'
     )
+
+
+def _effect(effect: Effect) -> str:
+    text, told = encode_basestring, ""
+    if effect.task_id is not None:
+        told = f',"task_id":{text(effect.task_id)}'
+    for name, number in (
+        ("slot", effect.slot),
+        ("gpu", effect.gpu),
+        ("deadline_ms", effect.deadline_ms),
+    ):
+        if number is not None:
+            told += f',"{name}":{number}'
+    if effect.reason is not None:
+        told += f',"reason":{text(effect.reason)}'
+    head = f'{{"at_ms":{effect.at_ms},"effect":"{effect.effect}","in_use":{effect.in_use}'
+    return head + told + "}"
 
 
 _TRUTH = {True: "true", False: "false"}

@@ -44,6 +44,13 @@ def die_with_parent(sign: int = signal.SIGKILL) -> None:
     _prctl(_PR_SET_PDEATHSIG, sign)
 
 
+def lose_privilege_of_memory(score: Path = PROC / "self/oom_score_adj") -> None:
+    """Be killed for memory as soon as any other process: what spares the daemon is inherited."""
+    with suppress(OSError, ValueError):
+        if int(score.read_text()) < 0:
+            score.write_text("0")
+
+
 def boot_id() -> str:
     """What tells this boot of the machine from any other."""
     return (PROC / "sys/kernel/random/boot_id").read_text().strip()

@@ -14,7 +14,7 @@ from live.stamping import take_in
 from shared.decisions import Decision, Policy
 from shared.errors import FourSlotError, IllegalTransition, InputError
 from shared.inputs import Input, OfferArrived, PolicyPut
-from shared.jobs import Answer
+from shared.jobs import Answer, Effect
 from shared.ledger import (
     Difference,
     LedgerEntry,
@@ -33,15 +33,15 @@ class Replayed:
     """A ledger that agreed.
 
     entries: how many it has. last_ms: the time of the last one. started: of the jobs that hold a
-    slot and were started, the ledger seq of the start, by task id. reserved: offers that were
-    accepted and not started yet, by task id.
+    slot and were started, the ledger seq of the start, by task id. offers: those that were accepted
+    and whose jobs hold a slot, by task id.
     """
 
     recorder: Recorder
     entries: int
     last_ms: int
     started: dict[str, int] = field(default_factory=dict)
-    reserved: dict[str, Offer] = field(default_factory=dict)
+    offers: dict[str, Offer] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class Opened:
     """A ledger that is ready for the daemon.
 
     last_ms: no clock of this daemon may begin before it. replayed: entries found; 0 when new.
-    policy_put: whether another policy than the ledger's was entered. started, reserved: as in
+    policy_put: whether another policy than the ledger's was entered. started, offers: as in
     ``Replayed``.
     """
 
@@ -59,7 +59,13 @@ class Opened:
     replayed: int
     started: dict[str, int]
     policy_put: bool
-    reserved: dict[str, Offer] = field(default_factory=dict)
+    offers: dict[str, Offer] = field(default_factory=dict)
+
+    @property
+    def reserved(self) -> dict[str, Offer]:
+        """Offers that were accepted and not started yet, by task id."""
+        return {task_id: offer for task_id, offer in self.offers.items()
+                if task_id not in self.started}  # fmt: skip
 
 
 def open_ledger(path: Path, policy: Policy, now_ms: int, *, vfs: str | None = None) -> Opened:
@@ -88,16 +94,17 @@ def _begun(store: LedgerStore, policy: Policy, now_ms: int) -> Opened:
 
 def _continued(store: LedgerStore, found: Replayed, policy: Policy, now_ms: int) -> Opened:
     recorder, last_ms = found.recorder, found.last_ms
-    made: list[LedgerEntry] = []
     changed = recorder.machine.policy != policy
     if changed:
         try:
-            made = [entry for entry, _ in take_in(recorder, PolicyPut(policy), now_ms)]
+            handled = list(take_in(recorder, PolicyPut(policy), now_ms))
         except IllegalTransition as why:
             raise InputError(f"{store.path}: the policy cannot be put in force: {why}") from None
-        store.append(made)
-        last_ms = made[-1].at_ms
-    return Opened(store, recorder, last_ms, found.entries, found.started, changed, found.reserved)
+        store.append([entry for entry, _ in handled])
+        last_ms = handled[-1][0].at_ms
+        for entry, answers in handled:
+            keep_offers(found.offers, entry.entry, answers)
+    return Opened(store, recorder, last_ms, found.entries, found.started, changed, found.offers)
 
 
 def replayed(store: LedgerStore) -> Replayed | None:
@@ -159,14 +166,25 @@ def _next(replay: Replayed, line: str) -> Difference | None:
 
 def _keep(replay: Replayed, seq: int, entry: Input, answers: list[Answer]) -> None:
     """What a start has to know besides the machine's state."""
+    keep_offers(replay.offers, entry, answers)
+    if isinstance(entry, OfferArrived):
+        return
     for answer in answers:
-        if isinstance(answer, Decision):
-            if answer.accepted and not answer.repeat and isinstance(entry, OfferArrived):
-                replay.reserved[answer.task_id] = entry.offer
-        elif answer.task_id is not None:
-            if answer.effect in ("started", "released", "lapsed"):
-                replay.reserved.pop(answer.task_id, None)
+        if isinstance(answer, Effect) and answer.task_id is not None:
             if answer.effect == "started":
                 replay.started[answer.task_id] = seq
             elif answer.effect == "released":
                 replay.started.pop(answer.task_id, None)
+
+
+def keep_offers(offers: dict[str, Offer], entry: Input, answers: list[Answer]) -> None:
+    """Keep up to date what was offered of each job that holds a slot, by task id.
+
+    To look for it in the ledger would be to read all of it, once a job.
+    """
+    for answer in answers:
+        if isinstance(answer, Decision):
+            if answer.accepted and not answer.repeat and isinstance(entry, OfferArrived):
+                offers[answer.task_id] = entry.offer
+        elif answer.effect in ("released", "lapsed") and answer.task_id is not None:
+            offers.pop(answer.task_id, None)

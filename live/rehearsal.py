@@ -16,7 +16,7 @@ from live.clock import Clock
 from live.gpus import CpuSlots, Device, GpuProcess
 from live.rehearsal_files import Event
 from live.service import Service
-from shared.decisions import Policy
+from shared.decisions import Decision, Policy
 from shared.inputs import OperatorAsked, PolicyPut
 from shared.jobs import Answer, Effect
 from shared.ledger import LedgerEntry
@@ -85,7 +85,11 @@ class StageSet:
 
 @dataclass
 class Report:
-    """What a rehearsal came to. late_s: real seconds that offers were sent after their time."""
+    """What a rehearsal came to. late_s: real seconds that offers were sent after their time.
+
+    on_failed_gpus: accepted jobs that held a slot of a GPU when it failed on cue, which may have
+    cost them their start or their result. lost: accepted jobs without a result among the others.
+    """
 
     offers: int = 0
     accepted: int = 0
@@ -95,6 +99,8 @@ class Report:
     completed: int = 0
     failed: int = 0
     past_deadline: int = 0
+    on_failed_gpus: int = 0
+    lost: int = 0
     late_s_most: float = 0.0
     answer_ms: list[float] = field(default_factory=list)
 
@@ -116,6 +122,9 @@ class Rehearsal:
         self._clock: Clock = service.clock
         self.report = Report()
         self._deadlines: dict[str, int] = {}
+        self._accepted: set[str] = set()
+        self._completed: set[str] = set()
+        self._hit: set[str] = set()
         service.daemon.listen(self._note)
 
     async def play(self, offers: Sequence[OfferLine], events: Sequence[Event]) -> Report:
@@ -133,7 +142,15 @@ class Rehearsal:
                     group.create_task(self._offer(client, offer))
             await cues
             await self._until_idle()
+        self.count_lost()
         return self.report
+
+    def count_lost(self) -> None:
+        """Tell the accepted jobs without a result that a failed GPU explains from those it does
+        not.
+        """
+        self.report.on_failed_gpus = len(self._accepted & self._hit)
+        self.report.lost = len(self._accepted - self._hit - self._completed)
 
     async def _offer(self, client: httpx.AsyncClient, offer: OfferLine) -> None:
         report, late_ms = self.report, self._clock.now_ms() - offer.received_at
@@ -150,6 +167,7 @@ class Rehearsal:
             report.refused += 1
         else:
             report.accepted += 1
+            self._accepted.add(offer.task_id)
             await self._clock.sleep_until(self._clock.now_ms() + START_LAG_MS)
             await self._start(client, offer)
 
@@ -178,8 +196,16 @@ class Rehearsal:
 
     def _note(self, _: LedgerEntry, answers: list[Answer]) -> None:
         for answer in answers:
-            if isinstance(answer, Effect) and answer.task_id is not None:
+            if isinstance(answer, Decision):
+                self._note_hit(self._stage.broken)  # before the daemon has seen it fail
+            elif answer.task_id is not None:
                 self._note_effect(answer, answer.task_id)
+
+    def _note_hit(self, broken: set[int]) -> None:
+        """Remember the jobs that hold a slot of one of these GPUs."""
+        for task_id, job in self._service.daemon.machine.jobs.items():
+            if not broken.isdisjoint(job.gpus):
+                self._hit.add(task_id)
 
     def _note_effect(self, effect: Effect, task_id: str) -> None:
         report = self.report
@@ -190,6 +216,7 @@ class Rehearsal:
             report.past_deadline += effect.at_ms > self._deadlines.pop(task_id)
             if effect.reason == "completed":
                 report.completed += 1
+                self._completed.add(task_id)
             else:
                 report.failed += 1
 
@@ -217,11 +244,16 @@ class Rehearsal:
             case "disk_full" | "disk_free":
                 stage.disk_full = event.do == "disk_full"
             case "gpu_fails":
-                stage.broken.add(event.gpu)
+                stage.broken |= _gpu_of(event)
+                self._note_hit(stage.broken)
             case "gpu_repaired":
-                stage.broken.discard(event.gpu)
+                stage.broken -= _gpu_of(event)
             case "policy":
                 await daemon.enter(PolicyPut(_changed(daemon.machine.policy, event)))
+
+
+def _gpu_of(event: Event) -> set[int]:
+    return set() if event.gpu is None else {event.gpu}
 
 
 def _changed(policy: Policy, event: Event) -> Policy:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from live.intake.protocol import task_uuid
 from shared.errors import InputError
+from shared.presets import preset_named
 from shared.wire import MIN_REPEAT_MS, OfferLine, found, offer_line, offer_of
 from shared.wire_faults import one_line
 
@@ -32,13 +33,26 @@ Numbered = tuple[int, OfferLine]
 class Event(BaseModel):
     """Something that befalls the box in the middle. at_hours: since the first offer, virtual."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
     at_hours: Annotated[float, Field(ge=0, le=1e6)]
     do: Literal["drain", "resume", "disk_full", "disk_free", "gpu_fails", "gpu_repaired", "policy"]
-    gpu: Annotated[int, Field(ge=0, le=63)] = 0
+    gpu: Annotated[int, Field(ge=0)] | None = None
     preset: str | None = None
     cap: Annotated[int, Field(ge=1, le=24)] | None = None
+
+    def check(self, gpus: int) -> None:
+        """Raise InputError for what could not be brought about on a box of so many GPUs."""
+        of_gpu, of_policy = self.do.startswith("gpu_"), self.do == "policy"
+        if of_gpu and (self.gpu is None or self.gpu >= gpus):
+            raise InputError(f"gpu: found {self.gpu}, allowed with {self.do} is 0 to {gpus - 1}")
+        if of_policy and self.preset is None and self.cap is None:
+            raise InputError("preset, cap: found neither, allowed with policy is one or both")
+        for key, value in (("gpu", self.gpu), ("preset", self.preset), ("cap", self.cap)):
+            if value is not None and not (of_gpu if key == "gpu" else of_policy):
+                raise InputError(f"{key}: found {value!r}, allowed with {self.do} is none")
+        if self.preset is not None:
+            preset_named(self.preset)
 
 
 def read_offer_lines(path: Path) -> list[OfferLine]:
@@ -139,8 +153,12 @@ def _for_the_wire(offer: OfferLine) -> OfferLine:
     return offer
 
 
-def read_events(path: Path | None) -> list[Event]:
-    """The events of a JSON-lines file, by time. Raises InputError naming the line and the key."""
+def read_events(path: Path | None, gpus: int) -> list[Event]:
+    """The events of a JSON-lines file, by time, for a box of so many GPUs.
+
+    Raises InputError naming the line and the key: a run is hours long, and none is to end at an
+    event in its middle.
+    """
     if path is None:
         return []
     events = []
@@ -151,9 +169,13 @@ def read_events(path: Path | None) -> list[Event]:
     for number, line in enumerate(lines, start=1):
         try:
             content = json.loads(line)
-            events.append(Event.model_validate(content))
+            event = Event.model_validate(content)
+            event.check(gpus)
+        except InputError as wrong:
+            raise InputError(f"{path}:{number}: {wrong}") from None
         except ValidationError as wrong:
             raise InputError(f"{path}:{number}: {one_line(wrong, content)}") from None
         except ValueError as wrong:
             raise InputError(f"{path}:{number}: no valid JSON: {wrong}") from None
+        events.append(event)
     return sorted(events, key=lambda each: each.at_hours)

@@ -16,8 +16,10 @@ from live.daemon import Daemon
 from live.gpus import CpuSlots, Device, Gpus
 from live.guard import Guard
 from live.intake.app import Intake, intake_app
+from live.intake.consumer import TellsUnwritten
 from live.intake.desk import Desk
 from live.intake.nonces import Nonces
+from live.intake.protocol import dialect_named
 from live.intake.serve import Serving, serve
 from live.intake.signatures import Auth, Open, Signed, need_loopback
 from live.intake.spool import Spool
@@ -27,13 +29,14 @@ from live.launching import Wanted, wanted
 from live.ledger_store import LedgerStore, StorageError
 from live.logs import DecisionLog
 from live.metrics import Metrics, metrics_app
-from live.recovery import Opened, open_ledger
+from live.recovery import Opened, keep_offers, open_ledger
 from live.status import status
 from live.supervisor import Supervisor
 from shared.decisions import Policy
 from shared.errors import InputError
-from shared.inputs import GpuChanged, OfferArrived, OperatorAsked
-from shared.ledger_wire import parse_ledger_line
+from shared.inputs import GpuChanged, OperatorAsked
+from shared.jobs import Answer
+from shared.ledger import LedgerEntry
 from shared.wire import found
 
 log = logging.getLogger(__name__)
@@ -102,11 +105,19 @@ class Service:
             daemon, self.clock, setting.gpus, folder / JOBS, self._wanted, setting.jobs,
             need_bytes=setting.need_bytes,
         )  # fmt: skip
-        self.metrics = Metrics(daemon.machine, now_ms, lambda: daemon.storage_failing)
+        self.metrics = Metrics(
+            daemon.machine, now_ms, lambda: daemon.storage_failing, self._ended_ms
+        )
         self.metrics.on_device(setting.gpus.device)
-        self.desk = Desk(daemon, reserved=self.opened.reserved)
+        self.desk = Desk(
+            TellsUnwritten(daemon, self.metrics.on_unledgered),
+            reserved=self.opened.reserved,
+            unledgered=self.metrics.on_unledgered,
+        )
         self.decision_log = DecisionLog(daemon.machine)
+        self._offers = dict(self.opened.offers)
         for listener in (
+            self._hold,  # before the supervisor, which asks what was offered
             self.metrics.on_entry,
             self.decision_log.on_entry,
             self.supervisor.on_entry,
@@ -116,8 +127,9 @@ class Service:
         # The other end stamps by the wall clock; ours may have been moved since the start.
         self._signed_ms = wall_ms if isinstance(self.clock, SystemClock) else now_ms
         intake = Intake(
-            self.desk, self._auth(), now_ms, self.store.submission, signed_ms=self._signed_ms
-        )
+            self.desk, self._auth(), now_ms, self.store.submission,
+            dialect_named(setting.config.http.protocol), signed_ms=self._signed_ms,
+        )  # fmt: skip
         self.app = intake_app(intake, self.metrics.on_request)
         self.admin = AdminSocket(
             folder,
@@ -144,15 +156,22 @@ class Service:
         """What the start asked for; model and task type as they were offered and accepted."""
         payload = self.store.start_payload(task_id)
         asked = Wanted() if payload is None else wanted(json.loads(payload))
-        line = self.store.accepted_offer(task_id)
-        if line is None:
+        offer = self._offers.get(task_id)
+        if offer is None:
             return asked
-        offer = parse_ledger_line(line).entry
-        assert isinstance(offer, OfferArrived)
-        told = offer.offer
         return replace(
-            asked, model=told.model, task_type=told.task_type, params=told.model_params_count
+            asked, model=offer.model, task_type=offer.task_type, params=offer.model_params_count
         )
+
+    def _hold(self, entry: LedgerEntry, answers: list[Answer]) -> None:
+        keep_offers(self._offers, entry.entry, answers)
+
+    def _ended_ms(self, task_id: str) -> int | None:
+        """When a job ended, on the daemon's clock; its launcher tells it by the wall clock."""
+        if not isinstance(self.clock, SystemClock):
+            return None
+        told = self.supervisor.ended_ms(task_id)
+        return None if told is None else told - self.clock.behind_wall_ms()
 
     # The operator's commands.
 

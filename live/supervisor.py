@@ -88,12 +88,12 @@ class Supervisor:
         flat = need_bytes or (None if gpus.device == "cuda" else lambda: CPU_JOB_BYTES)
         self.storage_watch = StorageWatch(desk, self._root, flat or self._need_bytes)
         self._disk_needs = DiskNeeds(wanted_of, flat)
-        scope = self.settings.systemd and under_systemd()
-        self._tools = Tools(desk, clock, self.settings, self.gpu_watch, scope)
+        self._tools = Tools(desk, clock, self.settings, self.gpu_watch, self._scope)
         self._jobs: dict[int, JobWatch] = {}
         self._taken: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._look_now = asyncio.Event()
+        self._closed = False
 
     # What the daemon calls.
 
@@ -138,14 +138,22 @@ class Supervisor:
 
     async def close(self, *, interrupt: bool = False) -> None:
         """Stop watching. Jobs go on without the daemon; ``interrupt`` has them save and leave, to
-        be taken up again by the next supervisor.
+        be taken up again by the next supervisor. What is started from now on is left to that one.
         """
+        self._closed = True
         if interrupt:
             for job in self._jobs.values():
                 job.interrupt()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def end(self, patience_s: float) -> None:
+        """Stop watching and leave no process of any job behind: what has not saved and left within
+        so long is killed.
+        """
+        await self.close(interrupt=True)
+        await asyncio.gather(*(job.end(patience_s) for job in self._jobs.values()))
 
     def cancel(self, task_id: str, reason: str) -> None:
         """Ask a job to save and stop. Raises InputError when there is none, OSError."""
@@ -158,6 +166,14 @@ class Supervisor:
         """The jobs that are watched, in the order they were started."""
         return [self._status(seq, job) for seq, job in sorted(self._jobs.items())]
 
+    def ended_ms(self, task_id: str) -> int | None:
+        """When the job of this task ended, by its launcher (UTC ms); None where it does not say."""
+        for job in self._jobs.values():
+            if job.task_id == task_id:
+                end = exit_of(job.folder)
+                return end.ended_ms or None if end else None
+        return None
+
     async def idle(self) -> None:
         """Return once no job is watched any longer."""
         while self._tasks:
@@ -166,7 +182,7 @@ class Supervisor:
     # Within.
 
     def _take(self, seq: int, job: Job) -> None:
-        if seq in self._taken:
+        if seq in self._taken or self._closed:
             return
         if len(self._taken) >= 2 * MOST_SLOTS:  # the machine never lets it come to this
             log.error("job %d: too many jobs are watched, it is not launched", seq)
@@ -205,6 +221,10 @@ class Supervisor:
         slot = slot_of(machine.policy, processes, most)
         running = {job.task_id: (job.spec, job.folder) for job in self._jobs.values()}
         await self.storage_watch.look(self._disk_needs.owed(machine.jobs, slot, running))
+
+    def _scope(self) -> bool:
+        """Asked at each launch: after a boot the user's manager may come up later than this."""
+        return self.settings.systemd and under_systemd()
 
     def _need_bytes(self) -> int:
         most, processes = self.settings.training.most_model_bytes, self.settings.processes

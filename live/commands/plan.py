@@ -2,16 +2,25 @@
 
 import argparse
 import json
+import re
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from shared.architectures import Architecture, architecture_from_config, architecture_of
+from shared.architectures import (
+    Architecture,
+    architecture_from_config,
+    architecture_of,
+    parameters_in_name,
+)
 from shared.errors import InputError
 from shared.plan import Plan, largest_plan
 from shared.presets import Preset, preset_named
 
 Json = dict[str, Any]
+_PATH = re.compile(r"^[./~]|\.json$|/.*/")
+"""What is a file's name and no model's: those have an organisation at most before them."""
 
 
 def run(call: argparse.Namespace) -> int:
@@ -19,7 +28,10 @@ def run(call: argparse.Namespace) -> int:
     preset = preset_named(call.preset)
     if call.max_length is not None and call.max_length < 1:
         raise InputError(f"--max-length: found {call.max_length}, allowed is 1 or more")
-    told = document(_architecture(call.model), preset, call.max_length)
+    shape, assumed = _architecture(call.model)
+    told = {**document(shape, preset, call.max_length), "assumed": assumed}
+    if assumed is not None:
+        print(f"live: --model: {assumed}", file=sys.stderr)
     print(json.dumps(told) if call.json else _text(call.model, told))
     return 0
 
@@ -55,16 +67,32 @@ def _plan(plan: Plan) -> Json:
     }
 
 
-def _architecture(model: str) -> Architecture:
-    """A model's shape by its id, or by a config.json or a folder that holds one."""
+def _architecture(model: str) -> tuple[Architecture, str | None]:
+    """A model's shape by its id, or by a config.json or a folder that holds one; and what was
+    assumed, None where the shape is known. Raises InputError.
+    """
     path = Path(model)
     if path.is_dir():
         path = path / "config.json"
-    if not path.is_file():
-        return architecture_of(model)
+    if path.is_file() or _PATH.search(model):
+        return _of_config(path), None
+    shape = architecture_of(model)
+    if shape.stated_parameters is None:
+        return shape, None
+    why = "by the number in its name" if parameters_in_name(model) else "since nothing tells"
+    return shape, (
+        f"{model!r} is not one of the models known here: planned as a Llama of "
+        f"{shape.stated_parameters / 1e9:g} billion parameters, {why}; a config.json is exact"
+    )
+
+
+def _of_config(path: Path) -> Architecture:
+    """A shape by a config.json. Raises InputError."""
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as why:
+    except OSError as why:
+        raise InputError(f"{path}: cannot be read: {(why.strerror or str(why)).lower()}") from None
+    except ValueError as why:
         raise InputError(f"{path}: cannot be read as JSON: {why}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: found no JSON object, allowed is a model's config.json")

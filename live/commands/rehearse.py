@@ -3,8 +3,12 @@
 import argparse
 import asyncio
 import json
+import logging
+import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,10 +20,15 @@ from live.config import Config, policy_of, read_config
 from live.rehearsal import Rehearsal, StageSet
 from live.rehearsal_files import read_events, read_offer_lines
 from live.service import Service, Setting
+from live.supervisor import Supervisor
 from shared.errors import InputError
+
+log = logging.getLogger(__name__)
 
 FINE, DOES_NOT_HOLD = 0, 1
 FASTEST = 1e6
+END_S = 5.0
+"""Jobs of an interrupted rehearsal get so long to save and leave."""
 
 
 def run(call: argparse.Namespace) -> int:
@@ -30,21 +39,40 @@ def run(call: argparse.Namespace) -> int:
         raise InputError(f"--ledger: {call.ledger}: exists; a rehearsal begins a new one")
     if _aside(call).exists():
         raise InputError(f"--ledger: {_aside(call)}: exists, of an earlier rehearsal; move it away")
-    offers, events = read_offer_lines(call.offers), read_events(call.events)
+    stage = StageSet()
+    offers, events = read_offer_lines(call.offers), read_events(call.events, stage.count)
     config = read_config(call.config)
     logs.set_up(config.log)
-    stage = StageSet()
     setting = _setting(call, config, stage, offers[0].received_at)
 
     async def play() -> dict[str, Any]:
-        async with Service(setting).serving() as service:
+        async with Service(setting).serving() as service, _no_job_left(service.supervisor):
             rehearsal = Rehearsal(service, stage, call.speed)
             return (await rehearsal.play(offers, events)).document()
 
-    told = asyncio.run(play())
+    try:
+        told = asyncio.run(play())
+    except asyncio.CancelledError:  # SIGTERM
+        raise KeyboardInterrupt from None
     told["verify"], told["divergence"] = _verified(call.ledger)
     _print(call, told)
-    return FINE if _holds(told, upset=bool(events)) else DOES_NOT_HOLD
+    return FINE if _holds(told) else DOES_NOT_HOLD
+
+
+@asynccontextmanager
+async def _no_job_left(supervisor: Supervisor) -> AsyncIterator[None]:
+    """While inside, SIGTERM interrupts as Ctrl-C does; a rehearsal that does not come to its end
+    ends its jobs, which nobody would ever find again.
+    """
+    playing = asyncio.current_task()
+    assert playing is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, playing.cancel)
+    try:
+        yield
+    except BaseException:
+        log.warning("interrupted: %d jobs are ended", len(supervisor.status()))
+        await supervisor.end(END_S)
+        raise
 
 
 def _aside(call: argparse.Namespace) -> Path:
@@ -53,15 +81,13 @@ def _aside(call: argparse.Namespace) -> Path:
     return ledger.with_name(f"{ledger.name}.run")
 
 
-def _holds(told: dict[str, Any], *, upset: bool) -> bool:
-    """No divergence, an answer to every offer, a result of every accepted job.
-
-    upset: events were on the programme; a job on a GPU that fails may fail, and its start too.
+def _holds(told: dict[str, Any]) -> bool:
+    """No divergence, an answer to every offer, a result of every accepted job that was not on a
+    GPU which failed on cue.
     """
     if told["verify"] != FINE or told["unanswered"]:
         return False
-    ended = told["completed"] + told["failed"]
-    return ended == told["started"] and (upset or told["completed"] == told["accepted"])
+    return bool(told["completed"] + told["failed"] == told["started"] and not told["lost"])
 
 
 def _setting(call: argparse.Namespace, config: Config, stage: StageSet, begin_ms: int) -> Setting:
@@ -130,6 +156,10 @@ def _print(call: argparse.Namespace, told: dict[str, Any]) -> None:
     print(
         f"{told['started']} jobs started: {told['completed']} completed, {told['failed']} failed, "
         f"{told['past_deadline']} ended past their virtual deadline"
+    )
+    print(
+        f"{told['on_failed_gpus']} accepted jobs were on a GPU that failed on cue; "
+        f"{told['lost']} of the others have no result"
     )
     print(f"offers were sent at most {told['late_s_most']:.2f} s after their time")
     print(f"the ledger {verdict}: {call.ledger}")

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from live.inbox import Entered
-from live.intake.consumer import Consumer
+from live.intake.consumer import Consumer, Refusals
 from live.intake.protocol import WireStart
 from live.rows import Row, StartPayload
 from shared.decisions import Decision
@@ -94,8 +94,12 @@ class Desk:
         start_s: float = START_S,
         most_waiting: int = MOST_WAITING,
         reserved: Mapping[str, Offer] | None = None,
+        unledgered: Refusals = lambda _: None,
     ) -> None:
-        """In front of the one consumer. reserved: accepted offers whose start has yet to come."""
+        """In front of the one consumer. reserved: accepted offers whose start has yet to come.
+        unledgered: told of every offer that is refused without a ledger entry, by ``UNLEDGERED``.
+        """
+        self._unledgered = unledgered
         self._consumer = consumer
         self._answer_s, self._start_s, self._most_waiting = answer_s, start_s, most_waiting
         self._waiting = 0
@@ -110,13 +114,17 @@ class Desk:
     async def offer(self, offer: Offer, source: str, rows: tuple[Row, ...] = ()) -> Told:
         """Have an offer decided and answered in time. Raises InputError."""
         if self._waiting >= self._most_waiting:
+            self._unledgered("busy")
             await self.keep(rows)
             return Told(BUSY, accepted=False)
         task_id = offer.task_id
         self._asking[task_id] += 1
         self._waiting += 1
         try:
-            return await self._in_time(OfferArrived(offer, source), rows)
+            told = await self._in_time(OfferArrived(offer, source), rows)
+            if told.message == LATE:
+                self._unledgered("late")
+            return told
         except InputError:
             raise
         except FourSlotError as why:

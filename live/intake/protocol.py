@@ -92,6 +92,11 @@ def task_uuid(text: object) -> str:
     return str(UUID(text))
 
 
+def known_task_id(text: object) -> object:
+    """A task id from a source that does not keep to UUIDs: one that is one has still one form."""
+    return str(UUID(text)) if isinstance(text, str) and _UUID.fullmatch(text) else text
+
+
 def read_object(body: bytes) -> Json:
     """The one JSON object of a message, free of what no file can hold.
 

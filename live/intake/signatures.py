@@ -30,6 +30,7 @@ HEADERS = ("validator-hotkey", "miner-hotkey", "nonce", "signature")
 
 _NS_PER_MS = 1_000_000
 _NONCE = re.compile(r"(\d{1,20})_[!-~]{1,64}", re.ASCII)
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:]+))(?::\d{1,5})?", re.ASCII)
 _SIGNATURE = re.compile(r"0x[0-9a-fA-F]{128}", re.ASCII)
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
@@ -51,10 +52,19 @@ class Auth(Protocol):
 
 
 class Open:
-    """Everybody may ask. Only where nobody but this machine can: see ``need_loopback``."""
+    """Every program of this machine may ask: see ``need_loopback``. No web page may, whose browser
+    is a program of this machine too: it says where the page came from, or the name it was led here
+    by.
+    """
 
     def caller(self, headers: RawHeaders, body: bytes, now_ms: int, *, bodiless: bool) -> Caller:  # noqa: ARG002
-        """The one caller there is."""
+        """The one caller there is. Raises Refused."""
+        for raw, value in headers:
+            name = raw.lower()
+            if name == b"origin":
+                raise Refused(403, "origin: found a web page's, allowed without signatures is none")
+            if name == b"host" and not _is_loopback(_host_of(value.decode("latin-1"))):
+                raise Refused(403, "host: allowed without signatures is a loopback address")
         return Caller(LOCAL_SOURCE)
 
 
@@ -109,14 +119,23 @@ class Signed:
 
 def need_loopback(host: str, key: str = "auth") -> None:
     """Raise InputError unless only this machine can reach ``host``."""
-    try:
-        local = host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        local = False
-    if not local:
+    if not _is_loopback(host):
         raise InputError(
             f"{key}: found host {found(host)}, allowed without signatures is a loopback address"
         )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _host_of(header: str) -> str:
+    """A Host header without its port, and without an IPv6 address's brackets."""
+    inside = _HOST.fullmatch(header.strip().lower())
+    return "" if inside is None else inside[1] or inside[2]
 
 
 def _key_of(key: str, hotkey: str) -> bytes:

@@ -18,6 +18,7 @@ from live.intake.protocol import (
     WireOffer,
     WireStart,
     kind_of,
+    known_task_id,
     offer_from,
     read_object,
     start_from,
@@ -158,12 +159,13 @@ class Spool:
 
     def _parse(self, body: bytes) -> SpoolOffer:
         fields = read_object(body)
-        wire = offer_from({**fields}, self._now_ms())
+        wire = offer_from(_with_known_id(fields), self._now_ms())
         told = fields.get("start")
         if told is None:
             return SpoolOffer(fields, wire, None)
         if not isinstance(told, dict):
             raise InputError(f"start: found {found(told)}, allowed is an object")
+        told = _with_known_id(told)
         offer = wire.offer
         implied = {
             "task_id": offer.task_id,
@@ -226,6 +228,11 @@ class _Recorded:
 
     decision: Decision | None = None
     start: Json | None = None
+
+
+def _with_known_id(fields: Json) -> Json:
+    return {key: known_task_id(value) if key == "task_id" else value
+            for key, value in fields.items()}  # fmt: skip
 
 
 def _told(decision: Decision) -> Json:

@@ -187,6 +187,14 @@ def test_help_imports_nothing_heavy(tmp_path, command):
         (["cancel", TASK], "no daemon answers there"),
         (["doctor", "--config", "none.toml"], "none.toml: cannot be read"),
         (["plan", "--model", "x", "--preset", "none"], "preset: found 'none'"),
+        (
+            ["plan", "--model", "/none/config.json", "--preset", "accuracy_4"],
+            "cannot be read: no such",
+        ),
+        (
+            ["plan", "--model", "none/config.json", "--preset", "accuracy_4"],
+            "cannot be read: no such",
+        ),
         (["plan", "--model", "gpt2", "--preset", "accuracy_4", "--max-length", "0"], "found 0"),
         (["rehearse", "none.jsonl", "--ledger", "a.db"], "none.jsonl: cannot be read"),
         (["rehearse", "none.jsonl", "--ledger", "a.db", "--speed", "0"], "--speed: found 0"),
@@ -201,6 +209,14 @@ def test_a_wrong_call_is_one_line_and_2(tmp_path, arguments, said):
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["status", "drain", "doctor"])
+def test_a_configuration_counts_before_a_command_and_after_it(tmp_path, command):
+    for arguments in (["--config", "none.toml", command], [command, "--config", "none.toml"]):
+        done = live(tmp_path, *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "none.toml: cannot be read" in done.stderr
 
 
 def test_the_doctor_finds_no_fault_on_a_bare_machine_and_one_in_a_file(tmp_path):
@@ -218,6 +234,22 @@ def test_a_plan_that_fits_and_one_that_does_not(tmp_path):
     told = json.loads(live(tmp_path, *call).stdout)
     assert told["fits"]
     assert told["plan"]["parallel"] in ("ddp", "fsdp2")
+    assert told["assumed"] is None
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("me/mine-13b", "a Llama of 13 billion parameters, by the number in its name"),
+        ("me/mine", "a Llama of 7 billion parameters, since nothing tells"),
+    ],
+)
+def test_a_plan_says_what_it_assumed(tmp_path, model, said):
+    done = live(tmp_path, "plan", "--model", model, "--preset", "accuracy_4", "--json")
+    assert done.returncode == 0
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert said in json.loads(done.stdout)["assumed"]
 
 
 # The daemon.

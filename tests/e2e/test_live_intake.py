@@ -15,6 +15,7 @@ from live.clock import ManualClock
 from live.daemon import Daemon
 from live.intake.app import Intake, intake_app
 from live.intake.body_cap import BodyCap
+from live.intake.consumer import TellsUnwritten
 from live.intake.desk import Desk
 from live.intake.nonces import Nonces
 from live.intake.protocol import dialect_named
@@ -60,7 +61,9 @@ class World:
         self.store = self.opened.store
         self.daemon = Daemon(self.opened.recorder, self.store, self.clock, retry_s=0.01)
         self.auth = auth(self.store) if auth else Open()
-        self.desk = Desk(self.daemon, answer_s=30.0, start_s=30.0)
+        self.unledgered = []
+        telling = TellsUnwritten(self.daemon, self.unledgered.append)
+        self.desk = Desk(telling, answer_s=30.0, start_s=30.0)
         self.requests = []
         intake = Intake(
             self.desk,
@@ -183,6 +186,18 @@ async def ask(app, method, path, body=b"", headers=()):
     return sent[0]["status"], json.loads(answer)
 
 
+def test_a_web_page_gets_no_decision(path):
+    async def story():
+        async with running(path) as world, served(world.app) as at, client_of(at.port) as client:
+            for header in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}):
+                answer = await client.post("/task_offer/", json=OFFER, headers=header)
+                assert answer.status_code == 403
+                assert list(answer.json()) == ["detail"]
+            assert world.kinds() == ["policy"]
+
+    asyncio.run(story())
+
+
 def test_nothing_else_is_served(path):
     async def story():
         async with running(path) as world:
@@ -253,11 +268,11 @@ def test_garbage_on_real_sockets(path):
         draw = random.Random(2)
         async with running(path) as world, served(world.app, request_s=0.2) as at:
             heads = [
-                b"POST /task_offer/ HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n",
+                b"POST /task_offer/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
                 b"POST /task_offer/ HTTP/1.1\r\nContent-Length: 5\r\n\r\n",
-                b"POST /task_offer/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: x\r\n\r\n",
-                b"GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n",
-                b"GET / HTTP/9.9\r\nHost: a\r\nConnection: close\r\n\r\n",
+                b"POST /task_offer/ HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: x\r\n\r\n",
+                b"GET /\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                b"GET / HTTP/9.9\r\nHost: localhost\r\nConnection: close\r\n\r\n",
                 HALF_HEAD + b"Connection: close\r\nX: " + b"x" * 40_000 + b"\r\n\r\n",
                 HALF_HEAD + b"Upgrade: websocket\r\nConnection: close, upgrade\r\n\r\n",
                 HALF_HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
@@ -280,9 +295,9 @@ async def slow(port, text):
     return reader, writer
 
 
-HALF_HEAD = b"POST /task_offer/ HTTP/1.1\r\nHost: a\r\n"
+HALF_HEAD = b"POST /task_offer/ HTTP/1.1\r\nHost: localhost\r\n"
 HALF_BODY = HALF_HEAD + b"Content-Length: 1000\r\n\r\nabc"
-HALF_SECOND = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nPOST /task"
+HALF_SECOND = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\nPOST /task"
 
 
 def test_five_hundred_slow_sockets_hold_nobody_up(path):
@@ -386,9 +401,9 @@ def test_odd_requests_are_answered_or_dropped(path):
     async def story():
         async with running(path) as world, served(world.app, request_s=1.0) as at:
             for text in (
-                b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
-                b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n",
-                b"GET http://[x/ HTTP/1.1\r\nHost: a\r\n\r\n",
+                b"CONNECT a:1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                b"GET http://[x/ HTTP/1.1\r\nHost: localhost\r\n\r\n",
                 HALF_HEAD
                 + b"Upgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 2\r\n\r\n{}",
                 HALF_HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -486,9 +501,11 @@ def test_what_cannot_be_written_is_refused(path, monkeypatch):
                 "accepted": False,
             }
             assert world.kinds() == ["policy"]
+            assert world.unledgered == ["unwritten"]
             monkeypatch.setattr(world.store, "append", append)
             status, told = await ask(world.app, "POST", "/task_offer/", body)
             assert told["accepted"]
+            assert world.unledgered == ["unwritten"]
 
     asyncio.run(story())
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from live import launcher as launching_process
 from live.job_files import (
     EXIT,
     JOB,
@@ -27,7 +28,7 @@ from live.job_files import (
     steady_s,
     write_record,
 )
-from live.reaping import boot_id, job_of, leftovers, marked, reap
+from live.reaping import boot_id, job_of, leftovers, lose_privilege_of_memory, marked, reap
 from shared.presets import ACCURACY_4
 
 PATIENCE_S = 30.0
@@ -218,6 +219,38 @@ def test_launched_many_times_at_once_only_one_runs(jobs: Jobs) -> None:
     assert end.attempts == 1
 
 
+def test_temporary_files_are_the_job_s_own_and_go_with_it(jobs: Jobs) -> None:
+    folder = jobs.make("work", 3600.0)
+    launcher = jobs.launch(folder)
+    until(lambda: (folder / "heartbeat").exists())
+    (folder / "tmp" / "of an attempt").mkdir()
+    launcher.kill()
+    launcher.wait()
+    assert (folder / "tmp" / "of an attempt").exists()
+    launcher = jobs.launch(folder)
+    until(lambda: (folder / "tmp").exists() and not any((folder / "tmp").iterdir()))
+    (folder / "tmp" / "file").touch()
+    ask_to_stop(folder, "operator")
+    assert launcher.wait(PATIENCE_S) == 0
+    assert not (folder / "tmp").exists()
+
+
+@pytest.mark.parametrize(("score", "left"), [("-500", "0"), ("200", "200"), ("none", "none")])
+def test_what_spares_the_daemon_for_memory_spares_no_job(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, score: str, left: str
+) -> None:
+    path = tmp_path / "oom_score_adj"
+    path.write_text(score)
+    lose_privilege_of_memory(path)
+    assert path.read_text() == left
+    called: list[bool] = []
+    monkeypatch.setattr(launching_process, "lose_privilege_of_memory", lambda: called.append(True))
+    monkeypatch.setattr(launching_process, "launch", lambda _: 0 if called else 1)
+    monkeypatch.setattr("os.setsid", lambda: None)
+    monkeypatch.setattr("os.umask", lambda _: 0)
+    assert launching_process.main([str(tmp_path)]) == 0
+
+
 def test_a_job_that_has_ended_is_never_run_again(jobs: Jobs) -> None:
     folder = jobs.make("work")
     jobs.run(folder)
@@ -304,6 +337,7 @@ def test_a_worker_sees_nothing_of_the_daemon_s_environment(jobs: Jobs) -> None:
     seen = b"".join((Path("/proc") / str(pid) / "environ").read_bytes() for pid in marked(folder))
     assert b"secret" not in seen
     assert f"{MARKER}={folder}".encode() in seen
+    assert f"TMPDIR={folder}/tmp\0".encode() in seen
     assert b"CUDA_VISIBLE_DEVICES=\0" in seen
 
 

@@ -1,13 +1,17 @@
 """A rehearsal: the real daemon over HTTP in compressed time, and what the simulator says of it."""
 
 import json
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from live.job_files import lock_held
+from live.reaping import marked
 from sim.cli import main as sim
 
 ROOT = Path(__file__).parents[2]
@@ -46,8 +50,10 @@ def live(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_rehearsal_with_everything_in_the_middle_agrees_with_the_simulator(
-    tmp_path: Path, offers: Path
+    tmp_path: Path, offers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # a busy machine asks late for a start, and no event explains a job that lapsed
+    monkeypatch.setenv("FOUR_SLOT_POLICY__RESERVATION_TTL_MINUTES", "5000")
     ledger, events = tmp_path / "ledger.db", tmp_path / "events.jsonl"
     events.write_text("".join(json.dumps(event) + "\n" for event in EVENTS))
     done = live(
@@ -61,6 +67,7 @@ def test_a_rehearsal_with_everything_in_the_middle_agrees_with_the_simulator(
     assert told["offers"] == len(offers.read_text().splitlines())
     assert told["accepted"] + told["refused"] == told["offers"]
     assert told["started"] == told["completed"] + told["failed"] > 4
+    assert told["lost"] == 0
     lines = _lines(ledger)
     kinds = {line["kind"] for line in lines}
     assert {"policy", "offer", "start", "ended", "gpu", "operator", "storage"} <= kinds
@@ -85,6 +92,32 @@ def test_a_changed_decision_in_its_ledger_is_found(
         )
     connection.close()
     assert sim(["verify", str(ledger)]) == 1
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_rehearsal_leaves_no_job_behind(
+    tmp_path: Path, sign: signal.Signals
+) -> None:
+    offer = {
+        "task_id": "a", "received_at": "2026-01-01T00:00:00Z", "model": "org/model-7b",
+        "task_type": "InstructTextTask", "hours_to_complete": 10, "train_hours": 9,
+    }  # fmt: skip
+    (tmp_path / "offers.jsonl").write_text(json.dumps(offer) + "\n")
+    ledger = tmp_path / "ledger.db"
+    call = [sys.executable, "-m", "live", "rehearse", str(tmp_path / "offers.jsonl")]
+    call += ["--speed", "300", "--ledger", str(ledger)]
+    process = subprocess.Popen(call, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    jobs = tmp_path / "ledger.db.run" / "jobs"
+    end = time.monotonic() + 60
+    while not (found := list(jobs.glob("*/heartbeat"))):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert marked(found[0].parent)
+    process.send_signal(sign)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said.splitlines()[-1]) == (130, "live: interrupted")
+    assert marked(found[0].parent) == set()
+    assert not lock_held(found[0].parent)
 
 
 @pytest.mark.parametrize(

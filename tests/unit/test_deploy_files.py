@@ -125,10 +125,43 @@ def test_the_handbook_names_every_key():
     assert [key for key in keys_of(Config) if f"`{key}`" not in text] == []
 
 
-def test_the_unit_keeps_jobs_and_gpus():
+def unit_file():
+    """The unit's settings, of one that is there twice the last."""
     text = (DEPLOY / "four-slot.service").read_text()
-    told = dict(line.split("=", 1) for line in text.splitlines() if re.match(r"[A-Z]\w+=", line))
+    return dict(line.split("=", 1) for line in text.splitlines() if re.match(r"[A-Z]\w+=", line))
+
+
+def test_the_unit_keeps_jobs_and_gpus():
+    told = unit_file()
     assert (told["Type"], told["KillMode"], told["Delegate"]) == ("notify", "process", "yes")
     assert told["Restart"] == "always"
     assert not {"PrivateDevices", "MemoryDenyWriteExecute", "ProtectControlGroups"} & set(told)
     assert int(told["TimeoutStopSec"]) > Config().jobs.stop_grace_s + 10
+    assert told["PrivateTmp"] == "no"  # it would go with the daemon, under the jobs
+    assert "ProtectHome" not in told  # it hides /run/user, where scopes are asked for
+    assert "UnsetEnvironment" not in told
+
+
+def test_a_daemon_that_cannot_start_is_started_again_without_end():
+    """A start on a full disk takes half a second, and disks are full for hours."""
+    unit = unit_file()
+    interval_s = float(unit.get("StartLimitIntervalSec", 10))
+    starts = interval_s / (float(unit["RestartSec"]) + 0.5)
+    assert interval_s == 0 or starts < float(unit["StartLimitBurst"])
+
+
+def test_what_the_daemon_writes_to_is_writable_under_the_unit():
+    text = (DEPLOY / "config.toml").read_text()
+    suggested = re.findall(r'(?m)^# (?:folder|models) = "(.+)"$', text)
+    allowed = [path.lstrip("-") for path in unit_file()["ReadWritePaths"].split()]
+    assert len(suggested) == 2
+    for folder in [*suggested, unit_file()["WorkingDirectory"]]:
+        assert any(Path(folder).is_relative_to(path) for path in allowed), folder
+
+
+def test_the_runbook_signals_the_daemon_alone():
+    """Without a word to whom, ``systemctl kill`` goes to all of the unit's processes: the jobs."""
+    text = (ROOT / "docs" / "runbook.md").read_text()
+    calls = re.findall(r"`(systemctl kill [^`]+)`", text)
+    assert calls
+    assert all("--kill-whom=main" in call for call in calls)

@@ -634,6 +634,13 @@ def test_the_kernel_is_asked_about_its_clock():
     assert doctor_system.clock_synchronised() in (True, False, None)
 
 
+@pytest.mark.parametrize(("had", "level"), [(True, "ok"), (False, "hint")])
+def test_scopes_are_promised_only_where_they_can_be_had(tmp_path, monkeypatch, had, level):
+    monkeypatch.setattr(doctor_system, "SYSTEMD", tmp_path)
+    monkeypatch.setattr(doctor_system, "scopes_can_be_had", lambda: had)
+    assert looked("systemd", tmp_path)[0].level == level
+
+
 def test_too_few_files_are_a_warning(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor_system.resource, "getrlimit", lambda _: (256, 256))
     assert looked("open files", tmp_path)[0].level == "warning"

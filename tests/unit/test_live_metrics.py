@@ -3,6 +3,7 @@
 import asyncio
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from live.metrics import Metrics, metrics_app
@@ -100,10 +101,43 @@ def test_a_restart_still_knows_when_jobs_began():
     assert box.values()["job_seconds_sum"] == 3600 - 0.01
 
 
+def test_a_job_ended_when_it_did_and_not_when_a_daemon_that_was_down_learnt_of_it():
+    box = Box()
+    box.enter(offer("a", hours=2), 0)
+    box.enter(StartRequested("a"), 1)
+    told = {"a": HOUR + 1}
+    box.metrics = Metrics(box.recorder.machine, lambda: box.now, ended_ms=told.get)
+    box.enter(JobEnded("a"), 9 * HOUR)
+    values = box.values()
+    slack = {key: values[f"deadline_slack_seconds_bucket,{key}"] for key in ("900.0", "3600.0")}
+    assert slack == {"900.0": 0, "3600.0": 1}
+    assert values["job_seconds_sum"] == 3600
+
+
+@pytest.mark.parametrize(("said", "counted"), [(None, 3), (99 * HOUR, 3), (-HOUR, 0)])
+def test_an_end_that_cannot_be_is_put_right(said, counted):
+    box = Box()
+    box.enter(offer("a"), 0)
+    box.enter(StartRequested("a"), 1)
+    box.metrics = Metrics(box.recorder.machine, lambda: box.now, ended_ms=lambda _: said)
+    box.enter(JobEnded("a"), 3 * HOUR + 1)
+    assert box.values()["job_seconds_sum"] == counted * 3600
+
+
 def test_a_strangers_text_is_no_label():
     box = Box()
     box.enter(offer("a", kind="Evil\nTask"), 0)
     assert box.values()["offers_total,other"] == 1
+
+
+def test_refusals_that_no_ledger_has_are_counted_from_zero():
+    box = Box()
+    box.metrics.on_unledgered("late")
+    values = box.values()
+    told = [
+        values[f"unledgered_refusals_total,{reason}"] for reason in ("busy", "late", "unwritten")
+    ]
+    assert told == [0, 1, 0]
 
 
 def test_commits_requests_and_gpus():

@@ -355,9 +355,11 @@ def test_the_nonce_of_a_withdrawn_offer_is_kept_all_the_same():
 def test_an_acceptance_too_late_to_be_told_is_given_back():
     async def story():
         consumer = Held()
-        desk = Desk(consumer, answer_s=0.01)
+        unledgered = []
+        desk = Desk(consumer, answer_s=0.01, unledgered=unledgered.append)
         consumer.free.clear()
         assert await desk.offer(offer(), "v") == Told(LATE, accepted=False)
+        assert unledgered == ["late"]
         assert TASK in consumer.machine.jobs
         consumer.free.set()
         await until(lambda: len(consumer.entries) == 2)
@@ -398,12 +400,14 @@ def test_an_acceptance_told_to_a_repeat_stands():
 def test_more_than_can_wait_are_refused_unheard():
     async def story():
         consumer = Held()
-        desk = Desk(consumer, most_waiting=1)
+        unledgered = []
+        desk = Desk(consumer, most_waiting=1, unledgered=unledgered.append)
         consumer.free.clear()
         waiting = asyncio.create_task(desk.offer(offer(), "v"))
         await consumer.taken.wait()
         nonce = Nonce("h", "1_b", 5)
         assert await desk.offer(offer(OTHER), "v", (nonce,)) == Told(BUSY, accepted=False)
+        assert unledgered == ["busy"]
         consumer.free.set()
         assert (await waiting).accepted
         assert (await desk.offer(offer(OTHER), "v")).accepted

@@ -2,7 +2,7 @@
 
 import json
 import runpy
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -21,9 +21,11 @@ from shared.inputs import (
     StartRequested,
     TimerFired,
 )
+from shared.jobs import Effect
 from shared.ledger import (
     LedgerEntry,
     Recorder,
+    answer_json,
     dumps,
     entry_line,
     first_difference,
@@ -104,6 +106,7 @@ def test_it_tells_the_start_of_every_job_that_holds_a_slot(path):
     opened = open_ledger(path, POLICY, 0)
     assert opened.started == {"b": 6}
     assert opened.reserved == {"c": offer("c").offer}
+    assert opened.offers == {task_id: offer(task_id).offer for task_id in "bc"}
     assert set(opened.recorder.machine.jobs) == {"b", "c"}
     opened.store.close()
 
@@ -235,6 +238,17 @@ def test_answers_are_spelt_out_as_the_ledger_s_encoder_writes_them(entries):
         assert not same_line(entry_line(entry), quick, entry.seq + 1, answers)
         assert not same_line(entry_line(entry), quick, entry.seq, [*answers, *answers])
     assert quickly_read(entry_line(made[0][0])) is None
+
+
+def test_an_effect_is_spelt_out_whatever_fields_it_has():
+    every = {each.name: 7 for each in fields(Effect)} | {
+        "effect": "released", "task_id": 'a"\\\u2028', "reason": "ü\n",
+    }  # fmt: skip
+    bare = {name: every[name] for name in ("at_ms", "effect", "in_use")}
+    for told in (every, bare, *(bare | {name: every[name]} for name in every)):
+        quick = QuickLine(START, TimerFired(), "{}")
+        made = LedgerEntry(1, START, TimerFired(), (answer_json(Effect(**told)),))
+        assert same_line(entry_line(made), quick, 1, [Effect(**told)])
 
 
 OTHER_VALUES = (None, True, 0, 1, -1, 1.0, 10, "1", "", "a", [], {}, 2**60, "\\ud800", 1e300)

@@ -5,6 +5,7 @@ import gc
 import threading
 from types import SimpleNamespace
 
+import httpx
 import pytest
 
 import live.launching
@@ -15,12 +16,13 @@ from live.gpus import CpuSlots
 from live.guard import Guard
 from live.intake.signatures import Signed
 from live.kept_faults import KeptFaults, KeptGpu
-from live.launching import under_systemd
+from live.launching import scopes_can_be_had, under_systemd
 from live.passing import PassingError
+from live.rows import Submission
 from live.running import run
 from live.service import Service, setting_of
 from shared.errors import InputError
-from shared.inputs import OfferArrived, OperatorAsked
+from shared.inputs import JobEnded, OfferArrived, OperatorAsked
 from shared.offers import Offer
 
 TASK = "6f1f6f2e-3e7c-4f3e-9d7e-0123456789ab"
@@ -164,6 +166,56 @@ def test_a_rank_needs_a_gpu_of_its_own(tmp_path):
     assert setting_of(config, policy_of(config, tmp_path), discover("cpu"))
 
 
+def test_what_was_offered_of_a_job_is_known_without_a_look_into_the_ledger(tmp_path):
+    """To look there is to read all of it, once a job, while a start is waited for."""
+
+    async def story():
+        made = service(tmp_path / "data")
+        consumer = asyncio.create_task(made.daemon.run())
+        await made.daemon.enter(OfferArrived(Offer(TASK, "m/llama", "ChatTask", 8.0), "v"))
+        before = made._wanted(TASK)
+        await made.daemon.stop()
+        await consumer
+        made.store.close()
+        again = service(tmp_path / "data")
+        again.store.lines = None
+        after = again._wanted(TASK)
+        consumer = asyncio.create_task(again.daemon.run())
+        await again.daemon.enter(JobEnded(TASK, "cancelled"))
+        gone = again._wanted(TASK)
+        await again.daemon.stop()
+        await consumer
+        again.store.close()
+        assert [(each.model, each.task_type) for each in (before, after, gone)] == [
+            ("m/llama", "ChatTask"), ("m/llama", "ChatTask"), ("", ""),
+        ]  # fmt: skip
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("http", "answered"),
+    [({}, {"repo": "me/r", "model_hash": None}), ({"protocol": "early"}, "me/r")],
+)
+def test_a_submission_is_answered_as_the_configured_protocol_has_it(tmp_path, http, answered):
+    async def story():
+        async with service(tmp_path / "data", http).serving() as served:
+            await served.daemon.keep(Submission(TASK, "me/r"))
+            url = f"http://127.0.0.1:{served.http.port}/get_latest_model_submission/{TASK}"
+            async with httpx.AsyncClient() as client:
+                assert (await client.get(url)).json() == answered
+
+    asyncio.run(story())
+
+
+def test_an_end_is_told_by_the_daemon_s_clock(tmp_path, monkeypatch):
+    made = service(tmp_path / "data")
+    monkeypatch.setattr(made.supervisor, "ended_ms", lambda _: 5_000_000)
+    monkeypatch.setattr(made.clock, "behind_wall_ms", lambda: 7_200, raising=False)
+    made.store.close()
+    assert made._ended_ms(TASK) == 5_000_000 - 7_200
+
+
 def test_signed_requests_from_before_a_restart_are_refused(tmp_path):
     told = {"auth": "fiber", "hotkey": HOTKEY, "validators": {HOTKEY: 1.0}}
     since = []
@@ -184,11 +236,14 @@ def test_signed_requests_from_before_a_restart_are_refused(tmp_path):
 def test_a_scope_is_asked_for_where_one_can_be_had(tmp_path, monkeypatch, user, manager, expected):
     monkeypatch.setattr(live.launching, "_SYSTEMD", tmp_path)
     monkeypatch.setattr(live.launching, "_systemd_run", lambda: "/bin/systemd-run")
+    monkeypatch.setattr(live.launching, "_RUNTIME", tmp_path / "run")
     monkeypatch.setattr("os.geteuid", lambda: user)
-    if manager:
-        (tmp_path / "systemd").mkdir()
-        (tmp_path / "systemd" / "private").touch()
+    for folder in (tmp_path, tmp_path / "run" / "1000"):  # as told, as a service finds it
+        (folder / "systemd").mkdir(parents=True)
+        if manager:
+            (folder / "systemd" / "private").touch()
     unit = {"INVOCATION_ID": "x"}
     assert under_systemd(unit | {"XDG_RUNTIME_DIR": str(tmp_path)}) is expected
-    assert under_systemd(unit) is (user == 0)
+    assert under_systemd(unit) is expected
+    assert scopes_can_be_had({}) is expected
     assert under_systemd({}) is False

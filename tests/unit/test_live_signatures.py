@@ -172,3 +172,29 @@ def test_open_to_all_only_on_the_loopback():
     for host in ("0.0.0.0", "::", "10.0.0.1", "example.org", "", "localhost.example.org"):
         with pytest.raises(InputError, match=r"^auth: found host"):
             need_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "localhost:7999", "LOCALHOST", "127.0.0.1:7999", "127.1.2.3", "[::1]", "[::1]:1"],
+)
+def test_a_program_of_this_machine_needs_no_signature(host):
+    asked = [(b"Host", host.encode()), (b"accept", b"*/*")]
+    assert Open().caller(asked, b"", NOW, bodiless=False).source == LOCAL_SOURCE
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:7999", "127.0.0.1.evil.example", "localhost.evil.example", "",
+     "10.0.0.1", "[::2]:7999", "::1", "localhost:x", "a@localhost", "é"],
+)  # fmt: skip
+def test_a_page_that_led_its_browser_here_by_a_name_of_its_own_is_refused(host):
+    for asked in ([host], ["localhost", host]):
+        told = [(b"host", each.encode("latin-1")) for each in asked]
+        assert refused(told, auth=Open()).startswith("403 host: allowed")
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:7999", ""])
+def test_a_web_page_is_refused_wherever_it_comes_from(origin):
+    told = [(b"host", b"localhost"), (b"Origin", origin.encode())]
+    assert refused(told, auth=Open()).startswith("403 origin: found a web page's")

@@ -143,6 +143,19 @@ def test_a_start_may_come_in_a_second_file(world):
     assert world.consumer.machine.jobs["my job 1"].state == "running"
 
 
+def test_a_uuid_in_capitals_is_the_same_task(world):
+    low = "6f1f6f2e-3e7c-4f3e-9d7e-0123456789ab"
+    start = {**START, "task_id": low.upper()}
+    world.put("a.json", {**OFFER, "task_id": low})
+    world.put("b.json", {**OFFER, "task_id": low.upper(), "start": start})
+    world.put("c.json", {**OFFER, "task_id": "Odd"})
+    world.put("d.json", {**OFFER, "task_id": "odd"})
+    world.sweep()
+    assert world.done("b.json")["answer"]["repeat"]
+    assert world.done("b.json")["start"]["accepted"]
+    assert set(world.consumer.machine.jobs) == {low, "Odd", "odd"}
+
+
 def test_a_refused_offer_is_not_started(world):
     world.put("one.json", {**OFFER, "hours_to_complete": 99, "start": START})
     world.sweep()

@@ -340,6 +340,7 @@ def test_a_killed_launcher_is_replaced_and_the_job_goes_on(bench: Bench) -> None
         await bench.over()
         assert bench.desk.told()[-1] == ("a", "gone", "failed")
         assert record(bench, seq).faults == ("crash", "crash")
+        assert not (bench.folder(seq) / "tmp").exists()
         assert marked(bench.folder(seq)) == set()
 
     run(story())
@@ -441,9 +442,13 @@ def test_a_job_that_ended_meanwhile_is_not_launched_again(bench: Bench) -> None:
         end = JobExit(outcome="cancelled", reason="", attempts=3, ended_ms=1)
         write_record(bench.folder(seq), "exit.json", end)
         bench.open().recover({"a": seq})
+        ended = []
+        bench.desk.listener = lambda *_: ended.append(bench.supervisor.ended_ms("a"))
         await bench.over()
         assert bench.desk.told()[-1] == ("a", "gone", "cancelled")
         assert launcher_of(bench.folder(seq)) is None
+        assert ended == [1]
+        assert bench.supervisor.ended_ms("a") is None
 
     run(story())
 
@@ -845,6 +850,27 @@ def test_room_is_kept_by_the_models_that_were_accepted(
         watching.cancel()
         bench.supervisor.cancel("a", "enough")
         await bench.over()
+
+    run(story())
+
+
+def test_a_scope_is_asked_for_at_each_launch_and_a_launch_that_failed_goes_without(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def spawn(_: Path, *, scope: bool) -> int:
+        asked.append(scope)
+        return os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-c", ""])
+
+    async def story() -> None:
+        bench.settings = replace(QUICK, max_restarts=0)
+        bench.open()
+        monkeypatch.setattr("live.supervisor.under_systemd", lambda: True)  # it came up later
+        monkeypatch.setattr(live.job_watch, "spawn", spawn)
+        await bench.desk.start()
+        await bench.over()
+        assert asked == [True, False]
 
     run(story())
 

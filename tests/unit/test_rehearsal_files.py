@@ -1,10 +1,15 @@
 """A rehearsal reads the offers files that the simulator reads, and refuses what it refuses."""
 
+import asyncio
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from live.rehearsal_files import read_offer_lines
+from live.commands.rehearse import _holds
+from live.rehearsal import Rehearsal, StageSet
+from live.rehearsal_files import Event, read_events, read_offer_lines
 from shared.errors import InputError
 from sim.offers_file import read_offers, write_offers
 
@@ -86,6 +91,31 @@ def test_what_is_wrong_is_told_as_the_simulator_tells_it(
 
 
 @pytest.mark.parametrize(
+    ("event", "says"),
+    [
+        ({"do": "policy", "preset": "accuracy_5"}, "preset: found 'accuracy_5', allowed is one of"),
+        ({"do": "policy"}, "preset, cap: found neither, allowed with policy is one or both"),
+        ({"do": "policy", "cap": True}, "cap: found True"),
+        ({"do": "gpu_fails", "gpu": 8}, "gpu: found 8, allowed with gpu_fails is 0 to 7"),
+        ({"do": "gpu_repaired"}, "gpu: found None, allowed with gpu_repaired is 0 to 7"),
+        ({"do": "drain", "gpu": 0}, "gpu: found 0, allowed with drain is none"),
+        ({"do": "gpu_fails", "gpu": 0, "cap": 2}, "cap: found 2, allowed with gpu_fails is none"),
+        ({"do": "explode"}, "do: found 'explode'"),
+    ],
+)
+def test_an_event_that_cannot_be_brought_about_is_told_before_the_run(
+    event: dict[str, object], says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "events.jsonl"
+    good = {"at_hours": 1, "do": "gpu_fails", "gpu": 7}
+    path.write_text(f"{json.dumps(good)}\n{json.dumps({'at_hours': 2} | event)}\n")
+    with pytest.raises(InputError) as wrong:
+        read_events(path, 8)
+    assert str(wrong.value).startswith(f"{path}:2: {says}")
+    assert "\n" not in str(wrong.value)
+
+
+@pytest.mark.parametrize(
     ("name", "content", "says"),
     [
         ("a.csv", "received_at,task_id\n1,a,b\n", "a.csv:2: found more or fewer cells"),
@@ -106,3 +136,19 @@ def test_what_cannot_be_read_is_one_line(
         read_offer_lines(path)
     assert says in str(wrong.value)
     assert "\n" not in str(wrong.value)
+
+
+def test_only_a_gpu_that_failed_on_cue_excuses_a_job_without_a_result() -> None:
+    jobs = {"on it": SimpleNamespace(gpus=(2, 3)), "beside it": SimpleNamespace(gpus=(0, 1))}
+    daemon = SimpleNamespace(machine=SimpleNamespace(jobs=jobs), listen=lambda _: None)
+    stage = StageSet()
+    rehearsal = Rehearsal(SimpleNamespace(daemon=daemon, clock=None), stage, 1.0)  # type: ignore[arg-type]
+    rehearsal._accepted |= {"on it", "beside it", "before"}
+    rehearsal._completed |= {"before"}
+    asyncio.run(rehearsal._happen(Event(at_hours=1.0, do="gpu_fails", gpu=3)))
+    rehearsal.count_lost()
+    assert (rehearsal.report.on_failed_gpus, rehearsal.report.lost) == (1, 1)
+    told = {"verify": 0, "unanswered": 0, "started": 3, "completed": 1, "failed": 2}
+    assert not _holds(told | {"lost": 1})
+    assert _holds(told | {"lost": 0})
+    assert not _holds(told | {"lost": 0, "started": 4})
