@@ -32,9 +32,9 @@ bench: $(VENV)/.core  ## Measure the engine, the readers and the commands; print
 	$(BIN)/python -m benchmarks.readers
 
 soak: $(VENV)/.live  ## Kill the daemon 1,000 times, examine what is left, then load it for 10 minutes; time a start
-	$(BIN)/python -m benchmarks.soak
-	$(BIN)/python -m benchmarks.live_load
-	$(BIN)/python -m benchmarks.ready
+	@missed=0; for each in soak live_load ready; do \
+		$(BIN)/python -m benchmarks.$$each || missed=1; \
+	done; exit $$missed
 
 schema: $(VENV)/.core  ## Write the JSON Schema of scenario files
 	$(BIN)/python -m sim schema > scenarios/scenario.schema.json

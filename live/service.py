@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from live.admin import AdminSocket, Json
+from live.admin import AdminSocket
 from live.clock import Clock, SystemClock, wall_ms
 from live.config import Config
 from live.daemon import Daemon
@@ -26,26 +26,23 @@ from live.intake.spool import Spool
 from live.intake.spool_files import SpoolFiles
 from live.job_settings import JobSettings
 from live.launching import Wanted, wanted
-from live.ledger_store import LedgerStore, StorageError
+from live.ledger_store import LedgerStore
 from live.logs import DecisionLog
 from live.metrics import Metrics, metrics_app
+from live.operating import Operator
 from live.recovery import Opened, keep_offers, open_ledger
-from live.status import status
 from live.supervisor import Supervisor
 from shared.decisions import Policy
 from shared.errors import InputError
-from shared.inputs import GpuChanged, OperatorAsked
+from shared.inputs import GpuChanged
 from shared.jobs import Answer
 from shared.ledger import LedgerEntry
-from shared.wire import found
 
 log = logging.getLogger(__name__)
 
 LEDGER = "ledger.db"
 JOBS = "jobs"
 GPU_ROUND_S = 15.0
-OPERATOR_S = 5.0
-"""An operator's word takes effect within so long, or not at all."""
 CLOCK_ROUND_S = 60.0
 CLOCK_OFF_MS = 2_000
 
@@ -131,16 +128,8 @@ class Service:
             dialect_named(setting.config.http.protocol), signed_ms=self._signed_ms,
         )  # fmt: skip
         self.app = intake_app(intake, self.metrics.on_request)
-        self.admin = AdminSocket(
-            folder,
-            {
-                "status": self._status,
-                "drain": self._drain,
-                "resume": self._resume,
-                "cancel": self._cancel,
-                "gpu_ok": self._gpu_ok,
-            },
-        )
+        operator = Operator(daemon, self.supervisor, setting.gpus, self.clock, lambda: self.http)
+        self.admin = AdminSocket(folder, operator.commands)
 
     def _auth(self) -> Auth:
         http = self.setting.config.http
@@ -172,45 +161,6 @@ class Service:
             return None
         told = self.supervisor.ended_ms(task_id)
         return None if told is None else told - self.clock.behind_wall_ms()
-
-    # The operator's commands.
-
-    async def _status(self, _: Json) -> Json:
-        told = await asyncio.to_thread(
-            status, self.daemon.durable(), self.supervisor, self.setting.gpus, self.clock,
-            ledger_failing=self.daemon.storage_failing,
-        )  # fmt: skip
-        told["http"] = None if self.http is None else f"{self.http.host}:{self.http.port}"
-        return told
-
-    async def _drain(self, _: Json) -> Json:
-        await self._operate("drain")
-        return {"draining": True, "jobs": len(self.daemon.machine.jobs)}
-
-    async def _resume(self, _: Json) -> Json:
-        await self._operate("resume")
-        return {"draining": False, "jobs": len(self.daemon.machine.jobs)}
-
-    async def _operate(self, action: Literal["drain", "resume"]) -> None:
-        """Enter it in time or not at all. Raises StorageError."""
-        try:
-            async with asyncio.timeout(OPERATOR_S):
-                await self.daemon.enter(OperatorAsked(action))
-        except TimeoutError:
-            raise StorageError(f"the ledger cannot be written now: no {action}") from None
-
-    async def _cancel(self, asked: Json) -> Json:
-        task_id = str(asked.get("task_id", ""))
-        self.supervisor.cancel(task_id, "asked by the operator")
-        return {"cancelled": task_id}
-
-    async def _gpu_ok(self, asked: Json) -> Json:
-        gpu = asked.get("gpu")
-        if not isinstance(gpu, int):
-            raise InputError(f"gpu: found {found(gpu)}, allowed is a GPU's number")
-        reason = await self.supervisor.gpu_watch.clear(gpu)
-        log.warning("GPU %d: the operator calls it well; forgotten: %s", gpu, reason or "nothing")
-        return {"gpu": gpu, "reason": reason}
 
     # Its life.
 
