@@ -129,7 +129,8 @@ class Service:
         )  # fmt: skip
         self.app = intake_app(intake, self.metrics.on_request)
         operator = Operator(daemon, self.supervisor, setting.gpus, self.clock, lambda: self.http)
-        self.admin = AdminSocket(folder, operator.commands)
+        self.operator = operator.commands
+        self.admin = AdminSocket(folder, self.operator)
 
     def _auth(self) -> Auth:
         http = self.setting.config.http

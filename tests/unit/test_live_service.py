@@ -66,11 +66,11 @@ def test_what_is_being_written_is_not_shown(tmp_path):
             asked = asyncio.create_task(served.daemon.enter(entry))
             await asyncio.to_thread(begun.wait, 10)
             assert served.daemon.machine.slots_in_use == 1
-            before = await served._status({})
+            before = await served.operator["status"]({})
             assert (before["slots_in_use"], before["slots"][0]["state"]) == (0, "free")
             go.set()
             await asked
-            after = await served._status({})
+            after = await served.operator["status"]({})
             assert (after["slots_in_use"], after["slots"][0]["task_id"]) == (1, TASK)
             view = served.daemon.durable()
             await served.daemon.enter(OperatorAsked("drain"))
