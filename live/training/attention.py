@@ -6,6 +6,8 @@ begins). On the CPU a mask keeps the rows apart, and that is what the kernel is 
 GPU at hand before it is used.
 """
 
+from functools import cache
+from inspect import signature
 from typing import Any
 
 import torch
@@ -109,12 +111,28 @@ def in_the_kernel(
     from torch.nn.attention.varlen import varlen_attn
 
     query, key = query.to(value.dtype), key.to(value.dtype)
-    seen = (-1 if window is None else window - 1, 0)
+    told: dict[str, Any] = {
+        "scale": scaling,
+        "window_size": (-1 if window is None else window - 1, 0),
+    }
+    if query.shape[1] != key.shape[1]:
+        if _takes_groups():
+            told["enable_gqa"] = True
+        else:  # torch before 2.12
+            groups = query.shape[1] // key.shape[1]
+            key, value = (each.repeat_interleave(groups, 1) for each in (key, value))
     made: Any = varlen_attn(
-        query.contiguous(), key.contiguous(), value.contiguous(), begins, begins, longest, longest,
-        scale=scaling, window_size=seen, enable_gqa=query.shape[1] != key.shape[1],
+        query.contiguous(), key.contiguous(), value.contiguous(),
+        begins, begins, longest, longest, **told,
     )  # fmt: skip
     return made  # type: ignore[no-any-return]
+
+
+@cache
+def _takes_groups() -> bool:
+    from torch.nn.attention.varlen import varlen_attn
+
+    return "enable_gqa" in signature(varlen_attn).parameters
 
 
 def by_mask(
