@@ -1,7 +1,8 @@
 """(b) Predicted against measured peak memory: ``python -m benchmarks.gpu_memory``.
 
 Each plan as the planner makes it for the slot, held to the slot's memory; none may run out of it.
-Two micro-batches a step, which is as much as accumulation ever needs. Cases are named
+Two micro-batches a step, which is as much as accumulation ever needs, and a batch evaluated at the
+end. Cases are named
 WIDTH-RANK-TOKENS-GB, the most wanted first. ``error`` is of what the record says and what the
 requirement means: predicted against what torch reserved and the context beside it.
 """
@@ -45,7 +46,7 @@ def settings_of(width: str, rank: int, tokens: int, gb: float) -> dict[str, Any]
     at_once = min(ROWS, 2 * plan.micro_batch) if plan else 1
     return {"step": "ours", "width": width, "rank": rank, "row_tokens": tokens, "gb": gb,
             "rows": ROWS, "most_accumulation": 2, "rows_a_step": at_once, "warm_up": 1,
-            "steps": 2, "trial": width == "tiny"}  # fmt: skip
+            "steps": 2, "evaluates": True, "trial": width == "tiny"}  # fmt: skip
 
 
 def needs(settings: dict[str, Any]) -> tuple[str, ...]:
@@ -77,7 +78,8 @@ def main() -> int:
             bench.case(name, settings, needs(settings))
     done = {name: each for name, each in bench.ran.items() if "failed" not in each}
     errors = {name: each["error"] for name, each in done.items() if "error" in each}
-    lacks = sum(each.get("failed") == "out of memory" for each in bench.ran.values())
+    ends = [end for each in bench.ran.values() for end in (each, each.get("evaluation", {}))]
+    lacks = sum(end.get("failed") == "out of memory" for end in ends)
     largest = max(map(abs, errors.values()), default=None)
     bench.ended(largest_error=largest, out_of_memory=lacks, errors=errors)
     return int(lacks > 0)

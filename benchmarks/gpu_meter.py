@@ -17,7 +17,7 @@ from benchmarks.gpu_common import SLOT_GB, shape_of, utilisation
 from benchmarks.gpu_runs import wait_for
 from shared.units import GB
 
-GATE_S = 240.0
+GATE_S = 90.0
 """How long a case waits for those that it is to run beside."""
 
 

@@ -9,7 +9,15 @@ import torch.distributed as dist
 from datasets import Dataset
 
 from benchmarks.gpu_common import shape_of
-from benchmarks.gpu_meter import Meter, card_gb, counted_anew, held_to, memory, slot_gb
+from benchmarks.gpu_meter import (
+    Meter,
+    card_gb,
+    counted_anew,
+    held_to,
+    memory,
+    slot_gb,
+    without_lack,
+)
 from benchmarks.gpu_model import model_of, rows_of
 from live.job_files import JobSpec
 from live.training import trainers
@@ -105,8 +113,10 @@ def trained(asked: dict[str, Any], device: torch.device, folder: Path) -> dict[s
             raise
         return {"failed": "out of memory", **found, **against(settled, memory(asked, device))}
     lora = sum(each.numel() for each in trainer.weights.values())
-    figures = meter.figures(base, lora)
-    return {**figures, **found, **against(settled, memory(asked, device))}
+    found = {**meter.figures(base, lora), **found, **against(settled, memory(asked, device))}
+    return (
+        {**found, "evaluation": evaluation(asked, trainer, device)} if evaluates(asked) else found
+    )
 
 
 def made(
@@ -117,7 +127,8 @@ def made(
     count = settled.micro * settled.accumulation * dist.get_world_size() * steps
     ids = rows_of(asked, count)
     rows = Dataset.from_dict({"input_ids": ids, "labels": ids})
-    data = Data(rows, rows.select(range(1)), asked["row_tokens"])
+    held_out = rows.select(range(settled.eval_batch if evaluates(asked) else 1))
+    data = Data(rows, held_out, asked["row_tokens"])
     model = model_of(asked, settled.attention, device)
     if settled.parallel == "fsdp2":
         model = model.to("cpu")  # as the worker has it, whose shares go to the GPU one by one
@@ -126,12 +137,23 @@ def made(
     return trainers.made(spec, settled, folder, parts, steps, {}), base
 
 
+def evaluates(asked: dict[str, Any]) -> bool:
+    return bool(asked.get("evaluates"))
+
+
+def evaluation(asked: dict[str, Any], trainer: Any, device: torch.device) -> dict[str, Any]:
+    """Peaks of one batch evaluated, which no plan counts: it has to fit beside the training's."""
+    counted_anew(device)
+    done = without_lack(lambda: trainer.evaluate() or True)
+    return {**memory(asked, device), **({} if done else {"failed": "out of memory"})}
+
+
 def plan_of(settled: Settled) -> dict[str, Any]:
-    """The plan's record, and why the profile's settings were not taken."""
+    """The plan's record, and what was given in place of the profile's settings."""
     told = settled.record()
     for short in ("target_modules", "bucket_mb", "learning_rate", "lora_dropout"):
         told.pop(short, None)
-    return {**told, "not_taken": {each.setting: each.why for each in settled.not_taken}}
+    return {**told, "not_taken": {each.setting: each.given for each in settled.not_taken}}
 
 
 def against(settled: Settled, peaks: dict[str, Any]) -> dict[str, Any]:
