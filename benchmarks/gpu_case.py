@@ -58,15 +58,18 @@ def save(asked: dict[str, Any], device: Any, _: Path) -> dict[str, Any]:
 def main(asked: dict[str, Any]) -> None:
     die_with_parent()
     try:
-        done = _done(asked)
+        run(asked)
     except ModuleNotFoundError as why:
-        done = {"missing": [why.name]}
-    if done is not None:
-        sys.stdout.write(json.dumps(done) + "\n")
+        told({"missing": [why.name]})
 
 
-def _done(asked: dict[str, Any]) -> dict[str, Any] | None:
-    """What came of the case; None on any rank but the first."""
+def told(found: dict[str, Any]) -> None:
+    """Rank 0 alone tells; at once, since what a process does as it ends may fail."""
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps(found), flush=True)
+
+
+def run(asked: dict[str, Any]) -> None:
     import torch
     import torch.distributed as dist
 
@@ -85,9 +88,8 @@ def _done(asked: dict[str, Any]) -> dict[str, Any] | None:
             rank=rank, world_size=world, device_id=device if device.type == "cuda" else None,
         )  # fmt: skip
         steps = {"plain": plain, "ours": ours, "save": save}
-        done = steps[asked["step"]](asked, device, Path(folder))
+        told(steps[asked["step"]](asked, device, Path(folder)))
         dist.destroy_process_group()
-    return None if rank else done
 
 
 if __name__ == "__main__":

@@ -92,15 +92,15 @@ class Child:
             late = True
         self.kill()  # what its first process left behind holds the GPU as well
         out, err = self.said()
+        how = f"ended with {self.process.returncode}"
         if late:
-            why = f"killed after {monotonic() - began_s:.0f} s"
-            return {"failed": why, "last_words": err[-LAST_WORDS:]}
-        with suppress(IndexError, ValueError):
-            if self.process.returncode == 0:
-                return dict(json.loads(out.splitlines()[-1]))
-        lack = "OutOfMemoryError" in err or "out of memory" in err
-        why = "out of memory" if lack else f"ended with {self.process.returncode}"
-        return {"failed": why, "last_words": err[-LAST_WORDS:].strip() or "none"}
+            how = f"killed after {monotonic() - began_s:.0f} s"
+        found = last_object(out)
+        if found is not None:
+            return found if self.process.returncode == 0 else {**found, "then": how}
+        if not late and ("OutOfMemoryError" in err or "out of memory" in err):
+            how = "out of memory"
+        return {"failed": how, "last_words": err[-LAST_WORDS:].strip() or "none"}
 
     def said(self) -> tuple[str, str]:
         """All of its output and of its errors; asked for once, at its end."""
@@ -110,6 +110,16 @@ class Child:
             told.append(file.read().decode(errors="replace"))
             file.close()
         return told[0], told[1]
+
+
+def last_object(text: str) -> Found | None:
+    """The last line that is a JSON object; libraries print what they like around it."""
+    for line in reversed(text.splitlines()):
+        with suppress(ValueError):
+            found = json.loads(line)
+            if isinstance(found, dict):
+                return found
+    return None
 
 
 def module(name: str, *arguments: str) -> list[str]:

@@ -22,6 +22,7 @@ from benchmarks import (  # noqa: E402
     gpu_meter,
     gpu_model,
     gpu_ours,
+    gpu_runs,
     gpu_sharing,
     gpu_throughput,
     gpu_turnaround,
@@ -258,6 +259,73 @@ def test_a_case_that_fails_tells_its_last_words(program: str, failed: str, words
     found = Child.begun(command_of(program)).found(20.0)
     assert found["failed"] == failed
     assert words in found["last_words"]
+
+
+def test_what_a_case_has_told_counts_however_it_ends() -> None:
+    program = (
+        "import json; print('noise'); print(json.dumps({'rate': 1})); print('bye', flush=True)"
+    )
+    crashed = Child.begun(command_of(f"{program}; import os; os.abort()")).found(20.0)
+    assert crashed == {"rate": 1, "then": "ended with -6"}
+    hung = Child.begun(command_of(f"{program}; import time; time.sleep(60)")).found(1.0)
+    assert hung == {"rate": 1, "then": "killed after 1 s"}
+
+
+CARD = {"devices": 1, "device": "NVIDIA H200", "total_gb": 150.8}
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A card, and cases that find what is put here by their step and plan."""
+    found: dict[str, Any] = {}
+    begun = Child.begun
+
+    def case(command: list[str]) -> Child:
+        asked = json.loads(command[-1])
+        rate = found.get("lack", {}) if asked["rank"] == 2048 else found[asked["step"]]
+        return begun(command_of(f"print({json.dumps(rate)!r})"))
+
+    monkeypatch.setattr(gpu_runs, "_card", lambda: CARD)
+    monkeypatch.setattr(Child, "begun", case)
+    monkeypatch.setattr(gpu_common, "find_spec", lambda n: None if n == "bitsandbytes" else n)
+    monkeypatch.setattr(sys, "argv", ["bench"])
+    return found
+
+
+def test_the_ratios_are_over_the_plain_step(
+    gpu: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu |= {"ours": {"tokens_per_s": 150.0, "hfu": 0.5}, "plain": {"tokens_per_s": 100.0}}
+    gpu["lack"] = {"failed": "out of memory"}
+    assert gpu_throughput.main() == 0
+    machine, *cases, summary = lines_of(capsys.readouterr().out)
+    assert (machine["peak_tflops"], machine["peak_of"]) == (989.0, "the maker's for H200")
+    assert summary["ratios"]["8b-128-full-compiled"] == pytest.approx(1.5)
+    assert summary["failed"]["8b-2048-full-eager"] == "out of memory"
+    assert [each["case"] for each in cases] == [name for name, _ in gpu_throughput.cases(False)]
+
+
+def test_memory_tells_its_largest_error_and_whether_any_plan_ran_out(
+    gpu: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu |= {"ours": {"error": -0.07}, "lack": {"error": 0.04}}
+    monkeypatch.setattr(sys, "argv", ["bench", "--only", "8b-*-2048-*"])
+    assert gpu_memory.main() == 0
+    summary = lines_of(capsys.readouterr().out)[-1]
+    assert summary["largest_error"] == 0.07
+    assert summary["missing"] == ["bitsandbytes"]  # of the plans that need it; the others ran
+    assert summary["errors"]["8b-2048-2048-130"] == 0.04
+    gpu["ours"] = {"error": 0.01, "evaluation": {"failed": "out of memory"}}
+    assert gpu_memory.main() == 1
+
+
+def test_each_of_three_is_held_against_one_alone(
+    gpu: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu["ours"] = {"tokens_per_s": 90.0}
+    assert gpu_sharing.main() == 0
+    summary = lines_of(capsys.readouterr().out)[-1]
+    assert summary["share_of_each"] == {"8b-128-1400-together": 1.0, "1b-128-1024-together": 1.0}
 
 
 def test_a_case_is_measured_as_a_worker_runs() -> None:
