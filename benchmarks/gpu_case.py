@@ -10,9 +10,10 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
-from benchmarks.gpu_runs import die_with_parent
+from benchmarks.gpu_runs import LAST_WORDS, die_with_parent
 
 
 def plain(asked: dict[str, Any], device: Any, _: Path) -> dict[str, Any]:
@@ -61,6 +62,11 @@ def main(asked: dict[str, Any]) -> None:
         run(asked)
     except ModuleNotFoundError as why:
         told({"missing": [why.name]})
+    except Exception as why:  # under torchrun, what it says itself comes last of all
+        lack = "out of memory" in str(why)
+        words = "".join(format_exception(why))[-LAST_WORDS:]
+        told({"failed": "out of memory" if lack else type(why).__name__, "last_words": words})
+        raise
 
 
 def told(found: dict[str, Any]) -> None:

@@ -180,6 +180,15 @@ def test_our_step_names_what_is_missing(without: str) -> None:
     assert json.loads(done.stdout.splitlines()[-1])["missing"][0] in OURS
 
 
+def test_a_case_that_fails_says_why_itself() -> None:
+    done = ran("benchmarks.gpu_case", json.dumps({**TINY, "step": "plain", "most_rows": [4],
+                                                  "width": "no width"}))  # fmt: skip
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert done.returncode == 1
+    assert found["failed"] == "KeyError"
+    assert "no width" in found["last_words"]
+
+
 def test_a_bench_without_its_packages_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
