@@ -162,7 +162,7 @@ def without_lack(train: Callable[[], Any]) -> Any:
     """What it returns, or None when memory ran out, which is given back."""
     try:
         return train()
-    except torch.OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError:
         pass
     gc.collect()  # out here, where the error holds no frame and no tensor of it any more
     torch.cuda.empty_cache()

@@ -108,7 +108,7 @@ def trained(asked: dict[str, Any], device: torch.device, folder: Path) -> dict[s
     counted_anew(device)
     try:
         trainer.train()
-    except torch.OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError:
         if dist.get_world_size() > 1:  # the others wait for this rank
             raise
         return {"failed": "out of memory", **found, **against(settled, memory(asked, device))}
