@@ -26,15 +26,15 @@ WIDTHS: dict[str, dict[str, int]] = {
 """Llama's shapes at 1B and 8B, with an output head of its own."""
 SLOT_GB = 80.0
 """What a case is held to unless it says otherwise: an H100, on a bigger card too."""
-LONG_HOURS = 6.0
-"""A job so long is trained compiled, where the plan does that at all."""
+SHORT_HOURS, LONG_HOURS = 0.5, 6.0
+"""Jobs so long are trained eager, and compiled where the plan does that at all."""
 
 PLAIN = ("torch", "transformers", "peft")
 OURS = (*PLAIN, "accelerate", "trl", "datasets", "pydantic")
 """What the worker's own step cannot do without, as importable names."""
 
 BUDGET_S = 540.0
-START_S, COMPILE_S, LOW_UTILISATION = 35.0, 100.0, 0.3
+START_S, COMPILE_S, LOW_UTILISATION = 35.0, 80.0, 0.3
 """Assumed, for the estimates: imports and the model's making; compiling; share of the peak."""
 
 

@@ -43,9 +43,11 @@ class Meter(TrainerCallback):
         self.began_s = perf_counter()
 
     def saw(self, inputs: dict[str, Any]) -> None:
-        """A micro-batch is being trained on; what is no padding has a label."""
-        self._now.append((inputs["labels"] != -100).sum())
-        self._positions += inputs["input_ids"].numel()
+        """A micro-batch is being trained on; one without a mask has no padding."""
+        ids = inputs["input_ids"]
+        mask = inputs.get("attention_mask")
+        self._now.append(torch.tensor(ids.numel()) if mask is None else mask.sum())
+        self._positions += ids.numel()
 
     def watch(self, trainer: Any) -> None:
         """See each micro-batch of a trainer, and the end of each step."""

@@ -10,7 +10,17 @@ from benchmarks.gpu_common import WIDTHS
 
 WORD_ROW_MU, WORD_ROW_SIGMA, SHORTEST = 6.0, 0.9, 16
 """Lengths of mixed rows are log-normal: half are under 403 tokens. Assumed, as instruction data are
-often so; cut at the case's longest row, which is always among them."""
+often so; cut at the case's longest row."""
+
+
+def config_of(asked: dict[str, Any], attention: str | None = None) -> Any:
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        **WIDTHS[asked["width"]], max_position_embeddings=8192, tie_word_embeddings=False,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2, attn_implementation=attention,
+        architectures=["LlamaForCausalLM"],
+    )  # fmt: skip
 
 
 def model_of(asked: dict[str, Any], attention: str, device: torch.device) -> Any:
@@ -18,12 +28,9 @@ def model_of(asked: dict[str, Any], attention: str, device: torch.device) -> Any
 
     In fp32 the making alone would take twice what a slot holds.
     """
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
-    config = LlamaConfig(
-        **WIDTHS[asked["width"]], max_position_embeddings=8192, tie_word_embeddings=False,
-        pad_token_id=0, bos_token_id=1, eos_token_id=2, attn_implementation=attention,
-    )  # fmt: skip
+    config = config_of(asked, attention)
     torch.manual_seed(0)
     usual = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32 if device.type == "cpu" else torch.bfloat16)
@@ -34,8 +41,13 @@ def model_of(asked: dict[str, Any], attention: str, device: torch.device) -> Any
         torch.set_default_dtype(usual)
 
 
-def lengths_of(asked: dict[str, Any], count: int) -> list[int]:
-    """Tokens of each row: all full, or mixed as real data are."""
+def lengths_of(asked: dict[str, Any], count: int, early: int = 0) -> list[int]:
+    """Tokens of each row: all full, or mixed as real data are.
+
+    early: rows of the steps that are not counted. The worker trains on the longest first, so these
+    are full, lest what is counted be short ones alone; and the second half of them a token short of
+    it, so that compiled code has met lengths that differ.
+    """
     longest = asked["row_tokens"]
     if asked.get("lengths") != "mixed":
         return [longest] * count
@@ -43,14 +55,15 @@ def lengths_of(asked: dict[str, Any], count: int) -> list[int]:
     scale = longest / 2048  # of a toy's rows as of real ones
     found = [scale * exp(dice.gauss(WORD_ROW_MU, WORD_ROW_SIGMA)) for _ in range(count)]
     least = max(2, round(SHORTEST * scale))
-    return [longest, *(min(longest, max(least, round(each))) for each in found[1:])]
+    mixed = [min(longest, max(least, round(each))) for each in found]
+    return [*(longest - (2 * at >= early) for at in range(early)), *mixed[early:]]
 
 
-def rows_of(asked: dict[str, Any], count: int) -> list[list[int]]:
+def rows_of(asked: dict[str, Any], count: int, early: int) -> list[list[int]]:
     """Rows of tokens, none of which is padding."""
     dice = torch.Generator().manual_seed(1)
     vocabulary = WIDTHS[asked["width"]]["vocab_size"]
-    lengths = lengths_of(asked, count)
+    lengths = lengths_of(asked, count, early)
     ids = torch.randint(3, vocabulary, (sum(lengths),), generator=dice).split(lengths)
     return [row.tolist() for row in ids]
 

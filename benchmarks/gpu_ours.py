@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from datasets import Dataset
 
-from benchmarks.gpu_common import shape_of
+from benchmarks.gpu_common import SHORT_HOURS, shape_of
 from benchmarks.gpu_meter import (
     Meter,
     card_gb,
@@ -18,13 +18,14 @@ from benchmarks.gpu_meter import (
     slot_gb,
     without_lack,
 )
-from benchmarks.gpu_model import model_of, rows_of
+from benchmarks.gpu_model import config_of, model_of, rows_of
 from live.job_files import JobSpec
 from live.training import trainers
+from live.training.attention import register
 from live.training.kept import Data
-from live.training.loading import Source, tokenizer_of
-from live.training.planning import Machine, Settled, machine, settle
-from shared.architectures import MODULES
+from live.training.loading import Source, family_of, tokenizer_of
+from live.training.planning import Settled, settle
+from live.training.ways import END_TO_END, Family, Machine, machine
 from shared.errors import InputError
 from shared.memory import peak_memory, usable_gb
 from shared.plan import micro_batches, wanted_step
@@ -40,15 +41,21 @@ def spec_of(asked: dict[str, Any], device: str) -> JobSpec:
     gpus = asked.get("gpus", 1)
     return JobSpec(
         task_id="bench", model=f"llama-{asked['width']}", task_type="InstructTextTask",
-        hours_to_complete=asked.get("hours", 1.0), started_ms=0, deadline_ms=0, warn_ms=0,
+        hours_to_complete=asked.get("hours", SHORT_HOURS), started_ms=0, deadline_ms=0, warn_ms=0,
         preset="accuracy_4", slot=0, gpus=tuple(range(gpus)), device=device, processes=gpus,
         memory_gb_per_gpu=slot_gb(asked), sharing=asked.get("jobs", 1), profile=profile,
         request={"parallel": asked.get("parallel")},
     )  # fmt: skip
 
 
+def family_in(asked: dict[str, Any], device: torch.device, folder: Path) -> Family:
+    """What the worker finds in the model's configuration, the GPU's kernels tried with it."""
+    config_of(asked).save_pretrained(folder / "model")
+    return family_of(Source("bench", folder / "model"), device)
+
+
 def settled_of(
-    asked: dict[str, Any], spec: JobSpec, here: Machine, card: float | None
+    asked: dict[str, Any], spec: JobSpec, family: Family, here: Machine, card: float | None
 ) -> tuple[Settled, float, str]:
     """The plan, the GB that it is held to, and what of it is not the worker's.
 
@@ -58,13 +65,13 @@ def settled_of(
     shape, longest = shape_of(asked["width"]), asked["row_tokens"]
     gb, note = spec.memory_gb_per_gpu, ""
     try:
-        settled = settle(spec, shape, MODULES, longest, here, 0)
+        settled = settle(spec, shape, family, longest, here, 0)
     except InputError as why:
         if not asked.get("or_card") or not card or card <= gb or "bitsandbytes" not in str(why):
             raise
         gb, note = card, f"bitsandbytes is missing: planned for the card's {card:.0f} GB"
         spec = spec.model_copy(update={"memory_gb_per_gpu": gb})
-        settled = settle(spec, shape, MODULES, longest, here, 0)
+        settled = settle(spec, shape, family, longest, here, 0)
     if here.cuda and asked.get("parallel") not in (None, settled.parallel):
         settled, note = forced(settled, spec, asked), f"forced: {asked['parallel']}"
     most = asked.get("most_accumulation", settled.accumulation)
@@ -78,7 +85,7 @@ def forced(settled: Settled, spec: JobSpec, asked: dict[str, Any]) -> Settled:
     profile, rows = spec.profile, spec.profile.batch_size
     step = wanted_step(
         shape_of(asked["width"]), profile, gpus=spec.processes, row_tokens=asked["row_tokens"],
-        chunked_loss=True,
+        chunked_loss=True, attention="kernel" if settled.attention in END_TO_END else "masked",
     )  # fmt: skip
     for micro in micro_batches(profile):
         one = replace(step, parallel=asked["parallel"], rows=micro, resident_gradients=micro < rows)
@@ -97,7 +104,9 @@ def trained(asked: dict[str, Any], device: torch.device, folder: Path) -> dict[s
     """Plan, make and train; where memory runs out, what there was until then."""
     spec = spec_of(asked, device.type)
     try:
-        settled, gb, note = settled_of(asked, spec, machine(spec.device), card_gb(device))
+        family = family_in(asked, device, folder)
+        here = machine(spec.device)
+        settled, gb, note = settled_of(asked, spec, family, here, card_gb(device))
     except InputError as why:
         return {"failed": str(why)}
     held_to(gb, device)
@@ -123,12 +132,14 @@ def made(
     asked: dict[str, Any], spec: JobSpec, settled: Settled, device: torch.device, folder: Path
 ) -> tuple[Any, int]:
     """The trainer over a model and rows, and the base's parameters."""
-    steps = asked.get("warm_up", 2) + asked["steps"]
-    count = settled.micro * settled.accumulation * dist.get_world_size() * steps
-    ids = rows_of(asked, count)
+    warm_up = asked.get("warm_up", 2)
+    steps = warm_up + asked["steps"]
+    rows_a_step = settled.micro * settled.accumulation * dist.get_world_size()
+    ids = rows_of(asked, rows_a_step * steps, rows_a_step * warm_up)
     rows = Dataset.from_dict({"input_ids": ids, "labels": ids})
     held_out = rows.select(range(settled.eval_batch if evaluates(asked) else 1))
     data = Data(rows, held_out, asked["row_tokens"])
+    register()
     model = model_of(asked, settled.attention, device)
     if settled.parallel == "fsdp2":
         model = model.to("cpu")  # as the worker has it, whose shares go to the GPU one by one

@@ -47,14 +47,9 @@ def _steps(
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=device.type == "cuda")
     count = meter.warm_up + asked["steps"]
     meter.on_train_begin()
-    # The longest rows first, in steps that are not counted: as the worker has them.
-    early = meter.warm_up * rows
-    ids = rows_of(asked, rows * count)
-    longest = sorted(range(len(ids)), key=lambda at: -len(ids[at]))[:early]
-    order = [*longest, *sorted(set(range(len(ids))) - set(longest))]
+    ids = rows_of(asked, rows * count, rows * meter.warm_up)
     for step in range(count):
-        part = [ids[at] for at in order[step * rows : (step + 1) * rows]]
-        batch = batch_of(part, device)
+        batch = batch_of(ids[step * rows : (step + 1) * rows], device)
         meter.saw(batch)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             loss = model(**batch).loss

@@ -3,7 +3,7 @@
 ``python -m benchmarks.gpu_throughput``: 1B and 8B widths, ranks 16, 128 and 2048, rows of 2,048
 tokens, the most wanted first. Cases are named WIDTH-RANK-ROWS-STEP. ROWS: ``full``, or ``mixed``:
 lengths as of real data, at most 2,048, of which tokens are counted without padding. STEP:
-``compiled``, as jobs of two hours and more are trained; ``eager``, as shorter ones; ``plain``, with
+``compiled``, as jobs of an hour and more are trained; ``eager``, as shorter ones; ``plain``, with
 as many rows at once as fit. The summary's ratios are over plain.
 """
 
@@ -33,7 +33,7 @@ def settings_of(width: str, rank: int, rows: str, step: str) -> dict[str, Any]:
         steps = {"steps": 3 if trial else 16 if mixed else 6}
         return {**found, **steps, "most_rows": MOST_ROWS, "rows_a_step": MOST_ROWS[0]}
     count = 4 if trial else PROFILE_ROWS if mixed else MOST_ROWS[0]
-    found |= {"rows": count, "rows_a_step": count, "steps": 4 if mixed or trial else 6}
+    found |= {"rows": count, "rows_a_step": count, "steps": 4 if trial else 6}
     return {**found, "hours": LONG_HOURS} if step == "compiled" else found
 
 

@@ -39,7 +39,9 @@ from benchmarks.gpu_common import (  # noqa: E402
 )
 from benchmarks.gpu_runs import ROOT, WORKERS, Bench, Child, environment  # noqa: E402
 from live.job_environment import passed, worker_environment  # noqa: E402
-from live.training.planning import Machine, Settled  # noqa: E402
+from live.training.planning import Settled  # noqa: E402
+from live.training.ways import Family, Machine  # noqa: E402
+from shared.architectures import MODULES  # noqa: E402
 from shared.errors import InputError  # noqa: E402
 from shared.units import GB  # noqa: E402
 
@@ -365,9 +367,10 @@ def test_a_job_that_does_not_train_tells_its_log(tmp_path: Path) -> None:
 def test_mixed_rows_and_their_padding() -> None:
     asked = {"width": "tiny", "row_tokens": 2048, "lengths": "mixed"}
     lengths = gpu_model.lengths_of(asked, 512)
-    assert (lengths[0], max(lengths)) == (2048, 2048)
+    assert max(lengths) == 2048
     assert 350 < sorted(lengths)[256] < 460
-    assert [len(row) for row in gpu_model.rows_of(asked, 8)] == lengths[:8]
+    early = [2048, 2048, 2047, 2047]  # of the steps that are not counted
+    assert [len(row) for row in gpu_model.rows_of(asked, 8, 4)] == [*early, *lengths[4:8]]
     batch = gpu_model.batch_of([[5, 6, 7], [8]], torch.device("cpu"))
     assert batch["labels"].tolist() == [[5, 6, 7], [8, -100, -100]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
@@ -397,12 +400,21 @@ GPU = Machine(cuda=True, flash=False, bits8=False)
 
 def settled(card: float | None = None, **asked: Any) -> tuple[Settled, float, str]:
     asked = {"width": "8b", "rank": 128, "row_tokens": 2048, "rows": 8, "steps": 1, **asked}
-    return gpu_ours.settled_of(asked, gpu_ours.spec_of(asked, "cuda"), GPU, card)
+    spec = gpu_ours.spec_of(asked, "cuda")
+    return gpu_ours.settled_of(asked, spec, Family(MODULES), GPU, card)
 
 
 def test_a_case_is_held_to_a_slot_on_a_bigger_card() -> None:
     plan, gb, note = settled(card=150.0, or_card=True)
     assert (plan.optimizer, gb, note) == ("adamw", 80.0, "")
+    assert not plan.compile
+
+
+def test_the_compiled_cases_are_of_jobs_that_compile() -> None:
+    for name, asked in [*gpu_throughput.cases(False), *gpu_memory.cases(False)]:
+        if "rows" in asked and "2048-80" not in name:
+            plan, _, _ = settled(card=150.0, **{**asked, "or_card": True, "rank": 128})
+            assert plan.compile == name.endswith("compiled")
 
 
 def test_without_the_8_bit_library_a_case_may_have_the_whole_card() -> None:
