@@ -31,6 +31,9 @@ from shared.memory import peak_memory, usable_gb
 from shared.plan import micro_batches, wanted_step
 from shared.presets import ACCURACY_4
 
+MOST_WHY = 160
+"""Characters of why a setting was not taken."""
+
 
 def spec_of(asked: dict[str, Any], device: str) -> JobSpec:
     """The job of a case: the preset's profile with the case's rank and rows."""
@@ -160,11 +163,12 @@ def evaluation(asked: dict[str, Any], trainer: Any, device: torch.device) -> dic
 
 
 def plan_of(settled: Settled) -> dict[str, Any]:
-    """The plan's record, and what was given in place of the profile's settings."""
+    """The plan's record, and what was given in place of the profile's settings, and why."""
     told = settled.record()
     for short in ("target_modules", "bucket_mb", "learning_rate", "lora_dropout"):
         told.pop(short, None)
-    return {**told, "not_taken": {each.setting: each.given for each in settled.not_taken}}
+    others = {each.setting: f"{each.given}: {each.why}"[:MOST_WHY] for each in settled.not_taken}
+    return {**told, "not_taken": others}
 
 
 def against(settled: Settled, peaks: dict[str, Any]) -> dict[str, Any]:
