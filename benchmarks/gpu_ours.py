@@ -24,7 +24,8 @@ from live.training import trainers
 from live.training.attention import register
 from live.training.kept import Data
 from live.training.loading import Source, family_of, tokenizer_of
-from live.training.planning import Settled, settle
+from live.training.planning import settle
+from live.training.terms import Settled
 from live.training.ways import END_TO_END, Family, Machine, machine
 from shared.errors import InputError
 from shared.memory import peak_memory, usable_gb

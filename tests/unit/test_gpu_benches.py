@@ -39,7 +39,7 @@ from benchmarks.gpu_common import (  # noqa: E402
 )
 from benchmarks.gpu_runs import ROOT, WORKERS, Bench, Child, environment  # noqa: E402
 from live.job_environment import passed, worker_environment  # noqa: E402
-from live.training.planning import Settled  # noqa: E402
+from live.training.terms import Settled  # noqa: E402
 from live.training.ways import Family, Machine  # noqa: E402
 from shared.architectures import MODULES  # noqa: E402
 from shared.errors import InputError  # noqa: E402
