@@ -1,20 +1,20 @@
-"""What the GPU benches share: models of real width without weights, cases in their own processes.
+"""What the GPU benches share: models of real width without weights, their arithmetic, options.
 
-Without a GPU a bench says so in one line and ends with 0. ``--trial`` runs the whole path on the
-CPU at toy size: it tries the bench, and its figures mean nothing.
+Nothing here imports torch: a bench's own process holds no GPU memory while its cases run.
 """
 
 import argparse
-import json
-import platform
-import subprocess
-import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-PEAK_FLOPS = 989e12
-"""bf16 dense of an H100 SXM, as its maker gives it."""
+from shared.architectures import Architecture, architecture_from_config
+
+ROOT = Path(__file__).resolve().parents[1]
+PEAKS_TFLOPS = {"H100 PCIe": 756.0, "H100 NVL": 835.0, "H100": 989.0, "H200": 989.0}
+"""bf16 dense, as the maker gives it, by a part of the card's name; the plain names are SXM parts.
+The first that is in the name counts."""
+USUAL_TFLOPS = 989.0
 WIDTHS: dict[str, dict[str, int]] = {
     "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
              "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 512},
@@ -23,48 +23,62 @@ WIDTHS: dict[str, dict[str, int]] = {
     "8b": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
            "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256},
 }  # fmt: skip
-"""Llama's shapes at 1B and 8B."""
-PACKAGES = ("torch", "transformers", "peft", "trl", "flash-attn", "bitsandbytes")
-CASE_S = 1800.0
+"""Llama's shapes at 1B and 8B, with an output head of its own."""
+SLOT_GB = 80.0
+"""What a case is held to unless it says otherwise: an H100, on a bigger card too."""
+SHORT_HOURS, LONG_HOURS = 0.5, 6.0
+"""Jobs so long are trained eager, and compiled where the plan does that at all."""
+
+PLAIN = ("torch", "transformers", "peft")
+OURS = (*PLAIN, "accelerate", "trl", "datasets", "pydantic")
+"""What the worker's own step cannot do without, as importable names."""
+
+BUDGET_S = 540.0
+START_S, COMPILE_S, LOW_UTILISATION = 35.0, 80.0, 0.3
+"""Assumed, for the estimates: imports and the model's making; compiling; share of the peak."""
 
 
 def parser(what: str) -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(description=what)
-    made.add_argument("--out", type=Path, metavar="FILE", help="write the JSON there too")
+    made = argparse.ArgumentParser(
+        description=what, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--out", type=Path, metavar="FILE", help="append each JSON line there too")
     made.add_argument("--trial", action="store_true", help="toy size on the CPU: tries the bench")
+    made.add_argument("--list", action="store_true", help="name the cases and end")
+    made.add_argument(
+        "--only", action="append", metavar="NAME", help="cases of this name; * stands for any part"
+    )
+    made.add_argument(
+        "--budget-s", type=float, default=BUDGET_S, metavar="S",
+        help="cases that no longer fit in so long are not begun (default %(default)s)",
+    )  # fmt: skip
+    made.add_argument(
+        "--case-s", type=float, metavar="S",
+        help="kill a case after so long (default: twice its estimate, and a minute)",
+    )  # fmt: skip
+    made.add_argument(
+        "--peak-tflops", type=float, metavar="N", help="of the card, bf16 dense, for MFU and HFU"
+    )
     return made
 
 
-def gpus() -> int:
-    """CUDA devices, 0 without."""
-    import torch
-
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+def missing(packages: tuple[str, ...]) -> list[str]:
+    """Which of these are not installed."""
+    return [name for name in packages if find_spec(name) is None]
 
 
-def skipped(call: argparse.Namespace, needed: int = 1) -> bool:
-    """Whether there are too few GPUs; says so."""
-    there = gpus()
-    if call.trial or there >= needed:
-        return False
-    print(f"found {there} CUDA device(s), needed {needed}: nothing measured")
-    return True
+def peak_of(card: str, told: float | None) -> tuple[float, str]:
+    """TFLOP/s of bf16 that utilisation is counted against, and where the figure is from."""
+    if told is not None:
+        return told, "--peak-tflops"
+    for name, peak in PEAKS_TFLOPS.items():
+        if name in card:
+            return peak, f"the maker's for {name}"
+    return USUAL_TFLOPS, f"H100 SXM; {card} is not known: give --peak-tflops"
 
 
-def machine(trial: bool) -> dict[str, Any]:
-    """What the figures are of."""
-    import torch
-
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = None
-    device = platform.processor() or platform.machine()
-    if not trial:
-        device = torch.cuda.get_device_name(0)
-    return {"device": device, "trial": trial, "python": platform.python_version(), **versions}
+def shape_of(width: str) -> Architecture:
+    return architecture_from_config(WIDTHS[width])
 
 
 def flops_per_token(base: int, lora: int, *, recomputed: bool) -> int:
@@ -75,40 +89,41 @@ def flops_per_token(base: int, lora: int, *, recomputed: bool) -> int:
     return 6 * base + 8 * lora if recomputed else 4 * base + 6 * lora
 
 
-def utilisation(tokens_per_s: float, base: int, lora: int) -> dict[str, float]:
-    """MFU and HFU as shares of the peak."""
-    own, run = (flops_per_token(base, lora, recomputed=each) for each in (False, True))
-    return {"mfu": tokens_per_s * own / PEAK_FLOPS, "hfu": tokens_per_s * run / PEAK_FLOPS}
+def attention_flops_per_token(shape: Architecture, span: float, *, recomputed: bool) -> float:
+    """Scores and their use, of the tokens before each one: 2 * span * width a layer forward, twice
+    that backward, once more where it is recomputed.
+
+    span: tokens of the row that a token is in, on average.
+    """
+    return (4 if recomputed else 3) * 2 * span * shape.q_width * shape.layers
 
 
-def case(settings: dict[str, Any]) -> dict[str, Any]:
-    """Run one case in a process of its own, so that memory is clean and its lack is contained."""
-    child = begun(settings)
-    return ended(child, settings)
+def utilisation(
+    tokens_per_s: float, base: int, lora: int, shape: Architecture, span: float, peak_flops: float
+) -> dict[str, float]:
+    """MFU and HFU as shares of the peak, by training.md's formula; and as the card sees it: the
+    input embedding is looked up and multiplies nothing, attention is no weight and multiplies.
+    """
+    multiplied = base - shape.vocab_size * shape.hidden_size
+    found = {}
+    for name, recomputed in (("mfu", False), ("hfu", True)):
+        formula = flops_per_token(base, lora, recomputed=recomputed)
+        seen = flops_per_token(multiplied, lora, recomputed=recomputed)
+        seen += attention_flops_per_token(shape, span, recomputed=recomputed)
+        found[name] = tokens_per_s * formula / peak_flops
+        found[f"{name}_without_embedding_with_attention"] = tokens_per_s * seen / peak_flops
+    return found
 
 
-def begun(settings: dict[str, Any], environment: dict[str, str] | None = None) -> Any:
-    return subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.gpu_case", json.dumps(settings)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-
-
-def ended(child: Any, settings: dict[str, Any]) -> dict[str, Any]:
-    out, err = child.communicate(timeout=CASE_S)
-    if child.returncode == 0:
-        return {**settings, **json.loads(out.splitlines()[-1])}
-    lack = "OutOfMemoryError" in err or "out of memory" in err
-    last = err.strip().splitlines()[-1] if err.strip() else "no word"
-    return {**settings, "failed": "out of memory" if lack else last[:300]}
-
-
-def told(call: argparse.Namespace, document: dict[str, Any]) -> None:
-    """Print the document, and write it where that is asked for."""
-    text = json.dumps({"machine": machine(call.trial), **document}, indent=1)
-    print(text)
-    if call.out:
-        call.out.write_text(text + "\n")
+def estimate_s(settings: dict[str, Any]) -> float:
+    """How long a case may take: its start, compiling, its tokens at a low share of the peak."""
+    if settings.get("trial"):
+        return 1.0
+    shape = shape_of(settings["width"])
+    base, lora = shape.base_parameters, shape.lora_parameters(settings["rank"])
+    flops = flops_per_token(base, lora, recomputed=True) * settings.get("jobs", 1)
+    rate = LOW_UTILISATION * USUAL_TFLOPS * 1e12 / flops
+    steps = settings["steps"] + settings.get("warm_up", 2)
+    tokens = steps * settings["rows_a_step"] * settings["row_tokens"]
+    compiling = COMPILE_S if settings.get("hours", 0.0) >= LONG_HOURS else 0.0
+    return START_S + compiling + tokens / rate

@@ -1,41 +1,50 @@
-"""(e) FSDP2 over two GPUs beside DDP: ``python -m benchmarks.gpu_fsdp``.
+"""(e) FSDP2 over two GPUs beside DDP, of the same case: ``python -m benchmarks.gpu_fsdp``.
 
-The 8B width at a rank that only fits in shares, and one that fits either way.
+The 8B width at ranks and rows of which one fits either way and the others only in shares. Each is
+run as the planner has it for the pair and, forced, the other way; one that does not fit says so.
 """
 
 import json
-import subprocess
-import sys
 from typing import Any
 
-from benchmarks.gpu_common import CASE_S, parser, skipped, told
+from benchmarks.gpu_common import OURS, SLOT_GB, parser
+from benchmarks.gpu_runs import Settings, begun, listed, module
 
 GRID = [("8b", 128, 2048), ("8b", 2048, 2048), ("8b", 2048, 8192)]
+WAYS = ("fsdp2", "ddp")
+RANKS = 2
 
 
-def pair(settings: dict[str, Any]) -> dict[str, Any]:
+def pair_command(settings: Settings) -> list[str]:
     """One case on two ranks."""
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1",
-         "--nproc-per-node=2", "-m", "benchmarks.gpu_case", json.dumps(settings)],
-        capture_output=True, text=True, timeout=CASE_S, check=False,
+    return module(
+        "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1",
+        f"--nproc-per-node={RANKS}", "-m", "benchmarks.gpu_case", json.dumps(settings),
     )  # fmt: skip
-    if done.returncode == 0:
-        return {**settings, **json.loads(done.stdout.splitlines()[-1])}
-    lack = "OutOfMemoryError" in done.stderr
-    return {**settings, "failed": "out of memory" if lack else done.stderr[-300:]}
+
+
+def cases(trial: bool) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (f"{width}-{rank}-{tokens}-{way}",
+         {"step": "ours", "width": width, "rank": rank, "row_tokens": tokens, "rows": 8,
+          "rows_a_step": 8, "gpus": RANKS, "steps": 4, "gb": SLOT_GB, "parallel": way,
+          "trial": trial})
+        for width, rank, tokens in ([("tiny", 8, 32)] if trial else GRID)
+        for way in WAYS
+    ]  # fmt: skip
 
 
 def main() -> int:
     call = parser(__doc__).parse_args()
-    if skipped(call, needed=2):
+    if call.list:
+        return listed(cases(call.trial))
+    bench = begun("fsdp", call, OURS, needed=RANKS)
+    if bench is None:
         return 0
-    rows = [
-        pair({"step": "ours", "width": width, "rank": rank, "row_tokens": tokens, "rows": 32,
-              "gpus": 2, "steps": 5, "trial": call.trial})
-        for width, rank, tokens in ([("tiny", 8, 32)] if call.trial else GRID)
-    ]  # fmt: skip
-    told(call, {"bench": "fsdp", "cases": rows})
+    for name, settings in cases(call.trial):
+        bench.case(name, settings, OURS, pair_command)
+    rates = {name: each["tokens_per_s"] for name, each in bench.ran.items() if "hfu" in each}
+    bench.ended(tokens_per_s=rates)
     return 0
 
 
