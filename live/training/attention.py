@@ -6,11 +6,11 @@ begins). On the CPU a mask keeps the rows apart, and that is what the kernel is 
 GPU at hand before it is used.
 """
 
-from functools import cache
 from inspect import signature
 from typing import Any
 
 import torch
+from torch.nn.attention import varlen
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -22,6 +22,8 @@ WIDEST_HEAD = 256
 """Elements of a head that the flash kernels take, in steps of 8."""
 ALIKE = 0.02
 """Relative error within which two bf16 attentions are one: bf16 itself is good for 0.004."""
+TAKES_GROUPS = "enable_gqa" in signature(varlen.varlen_attn).parameters
+"""Whether torch's kernel takes fewer key heads than query heads."""
 _PLAIN_LAYERS = {"full_attention", "sliding_attention"}
 
 
@@ -108,31 +110,20 @@ def in_the_kernel(
     window: int | None,
 ) -> torch.Tensor:
     """By torch's flash kernel; tokens x heads x width, bf16."""
-    from torch.nn.attention.varlen import varlen_attn
-
     query, key = query.to(value.dtype), key.to(value.dtype)
-    told: dict[str, Any] = {
-        "scale": scaling,
-        "window_size": (-1 if window is None else window - 1, 0),
-    }
+    seen = (-1 if window is None else window - 1, 0)
+    told: dict[str, Any] = {"scale": scaling, "window_size": seen}
     if query.shape[1] != key.shape[1]:
-        if _takes_groups():
+        if TAKES_GROUPS:
             told["enable_gqa"] = True
         else:  # torch before 2.12
             groups = query.shape[1] // key.shape[1]
             key, value = (each.repeat_interleave(groups, 1) for each in (key, value))
-    made: Any = varlen_attn(
+    made: Any = varlen.varlen_attn(
         query.contiguous(), key.contiguous(), value.contiguous(),
         begins, begins, longest, longest, **told,
     )  # fmt: skip
     return made  # type: ignore[no-any-return]
-
-
-@cache
-def _takes_groups() -> bool:
-    from torch.nn.attention.varlen import varlen_attn
-
-    return "enable_gqa" in signature(varlen_attn).parameters
 
 
 def by_mask(

@@ -95,7 +95,7 @@ def test_the_kernel_is_called_as_the_mask_is(family, groups, monkeypatch):
     Releases of torch differ in whether it takes fewer key heads than query heads.
     """
     use_a_kernel_of_the_cpu(monkeypatch)
-    monkeypatch.setattr(attention, "_takes_groups", lambda: groups)
+    monkeypatch.setattr(attention, "TAKES_GROUPS", groups)
     test_rows_end_to_end_are_as_rows_alone(family)
 
 
