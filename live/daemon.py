@@ -66,6 +66,7 @@ class Daemon:
         self._retry_s = retry_s
         self._inbox = Inbox()
         self._listeners: list[Listener] = []
+        self._behind: list[Listener] = []
         self._watchers: list[Callable[[float, int], None]] = []
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._alarm: asyncio.Task[None] | None = None
@@ -96,11 +97,11 @@ class Daemon:
         """Inputs that wait to be decided."""
         return len(self._inbox)
 
-    def listen(self, callback: Listener) -> None:
+    def listen(self, callback: Listener, *, behind: bool = False) -> None:
         """Have every entry told, in ledger order, once it is durable. The callback must be quick;
-        what it raises is logged and goes no further.
+        what it raises is logged and goes no further. behind: after those who wait are answered.
         """
-        self._listeners.append(callback)
+        (self._behind if behind else self._listeners).append(callback)
 
     def watch_commits(self, callback: Callable[[float, int], None]) -> None:
         """Have every commit told: seconds it took, entries it wrote."""
@@ -223,13 +224,10 @@ class Daemon:
         faults.reached("before_reply")
         for waiting in batch.waiting:
             waiting.tell()
-        asyncio.get_running_loop().call_soon(faults.reached, "after_reply")
-        for entry, answers in batch.handled:
-            for listener in self._listeners:
-                try:
-                    listener(entry, answers)
-                except Exception:
-                    log.exception("a listener failed at entry %d (%s)", entry.seq, entry.entry.kind)
+        loop = asyncio.get_running_loop()
+        loop.call_soon(faults.reached, "after_reply")
+        _tell_all(self._listeners, batch.handled)
+        loop.call_soon(_tell_all, self._behind, batch.handled)
 
     def _refuse(self, batch: _Batch, why: StorageError) -> None:
         """Nothing of the batch has happened: refuse offers and rows, let all else wait."""
@@ -290,11 +288,20 @@ class Daemon:
         self._inbox.ring()
 
 
+def _tell_all(listeners: list[Listener], handled: list[Handled]) -> None:
+    for entry, answers in handled:
+        for listener in listeners:
+            try:
+                listener(entry, answers)
+            except Exception:
+                log.exception("a listener failed at entry %d (%s)", entry.seq, entry.entry.kind)
+
+
 async def _over(writing: "Future[None]") -> None:
     """Return when a write is over. Raises what it raises.
 
     Most disks are done before the event loop could look after anything else, so it stands still for
-    a moment, which spares an answer two turns of it; a disk that stalls stalls nobody.
+    a moment, which spares an answer two turns of it; a disk that stalls stops it no longer.
     """
     try:
         writing.result(DISK_S)

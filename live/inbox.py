@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from live.rows import Row
@@ -84,11 +85,12 @@ class Inbox:
 
     async def rung(self, at_most_s: float | None) -> None:
         """Wait for the bell, or so many seconds."""
-        try:
-            async with asyncio.timeout(at_most_s):
-                await self._bell.wait()
-        except TimeoutError:
-            pass
+        if at_most_s is None:
+            await self._bell.wait()
+        else:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(at_most_s):
+                    await self._bell.wait()
         self._bell.clear()
 
     def take(self) -> list[Waiting]:

@@ -113,13 +113,13 @@ class Service:
         )
         self.decision_log = DecisionLog(daemon.machine)
         self._offers = dict(self.opened.offers)
+        daemon.listen(self._hold)
         for listener in (
-            self._hold,  # before the supervisor, which asks what was offered
             self.metrics.on_entry,
             self.decision_log.on_entry,
             self.supervisor.on_entry,
         ):
-            daemon.listen(listener)
+            daemon.listen(listener, behind=True)
         daemon.watch_commits(self.metrics.on_commit)
         # The other end stamps by the wall clock; ours may have been moved since the start.
         self._signed_ms = wall_ms if isinstance(self.clock, SystemClock) else now_ms

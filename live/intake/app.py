@@ -8,15 +8,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 from time import perf_counter
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from live.intake.body_cap import BodyCap
-from live.intake.desk import Desk
+from live.intake.body_cap import BodyCap, reply
+from live.intake.desk import Desk, Told
 from live.intake.protocol import (
     DIALECTS,
     Dialect,
@@ -45,7 +40,7 @@ Watcher = Callable[[str, int, float], None]
 
 
 class Intake:
-    """The endpoints."""
+    """The endpoints: plain ASGI, since so few paths need no router, and no answer waits for one."""
 
     def __init__(
         self,
@@ -65,76 +60,81 @@ class Intake:
         self._signed_ms = signed_ms or now_ms
         self._submission, self._dialect = submission, dialect
 
-    async def offer(self, request: Request) -> JSONResponse:
+    async def __call__(self, scope: Scope, body: bytes, send: Send) -> None:
+        """Answer one request."""
+        try:
+            told = await self._answer(scope, body)
+        except InputError as why:
+            await reply(send, 400 if isinstance(why, NotJson) else 422, {"detail": str(why)})
+        except Refused as why:
+            await reply(send, why.status, {"detail": str(why)}, *why.headers)
+        except Exception:
+            log.exception("a request failed: %s", ascii(scope["path"]))
+            await reply(send, 500, {"detail": "Internal Server Error"})
+        else:
+            await reply(send, 200, told)
+
+    async def _answer(self, scope: Scope, body: bytes) -> object:
+        """What is told. Raises InputError, Refused."""
+        path = scope["path"].removesuffix("/")
+        if path in OFFER_PATHS:
+            _allow(scope, "POST")
+            return asdict(await self._offer(scope, body))
+        if path in START_PATHS:
+            _allow(scope, "POST")
+            return asdict(await self._start(scope, body, START_PATHS[path]))
+        folder, _, task_id = path.rpartition("/")
+        if folder == SUBMISSION_PATH and task_id:
+            _allow(scope, "GET", "HEAD")
+            return await self._submission_of(scope, body, task_id)
+        raise Refused(404, "Not Found")
+
+    async def _offer(self, scope: Scope, body: bytes) -> Told:
         """Decide an offer."""
-        body = await request.body()
-        caller = self._caller(request, body)
+        caller = self._caller(scope, body)
         try:
             wire = read_offer(body, self._now_ms())
         except InputError:
             await self._desk.keep(caller.rows)
             raise
         _note_unknown(wire.offer.task_id, wire.unknown)
-        return JSONResponse(asdict(await self._desk.offer(wire.offer, caller.source, caller.rows)))
+        return await self._desk.offer(wire.offer, caller.source, caller.rows)
 
-    async def start(self, request: Request) -> JSONResponse:
+    async def _start(self, scope: Scope, body: bytes, kind: Kind) -> Told:
         """Keep a start request and begin the job."""
-        body = await request.body()
-        caller = self._caller(request, body)
+        caller = self._caller(scope, body)
         try:
-            wire = read_start(body, START_PATHS[request.url.path.rstrip("/")])
+            wire = read_start(body, kind)
         except InputError:
             await self._desk.keep(caller.rows)
             raise
         _note_unknown(wire.task_id, wire.unknown)
-        return JSONResponse(asdict(await self._desk.start(wire, caller.source, caller.rows)))
+        return await self._desk.start(wire, caller.source, caller.rows)
 
-    async def submission(self, request: Request) -> JSONResponse:
+    async def _submission_of(self, scope: Scope, body: bytes, task_id: str) -> object:
         """Say where the trained model of a task lies."""
-        caller = self._caller(request, await request.body(), bodiless=True)
+        caller = self._caller(scope, body, bodiless=True)
         await self._desk.keep(caller.rows)
-        value = self._submission(task_uuid(request.path_params["task_id"]))
+        value = self._submission(task_uuid(task_id))
         if value is None:
             raise Refused(404, "task_id: no submission for this task")
-        return JSONResponse(self._dialect.submission_answer(value))
+        return self._dialect.submission_answer(value)
 
-    def _caller(self, request: Request, body: bytes, *, bodiless: bool = False) -> Caller:
-        return self._auth.caller(request.headers.raw, body, self._signed_ms(), bodiless=bodiless)
+    def _caller(self, scope: Scope, body: bytes, *, bodiless: bool = False) -> Caller:
+        return self._auth.caller(scope["headers"], body, self._signed_ms(), bodiless=bodiless)
 
 
 def intake_app(intake: Intake, watcher: Watcher | None = None) -> ASGIApp:
     """The application to serve. watcher: told of every request."""
-    routes = []
-    for slash in ("/", ""):  # the other end asks with one
-        routes += [Route(path + slash, intake.offer, methods=["POST"]) for path in OFFER_PATHS]
-        routes += [Route(path + slash, intake.start, methods=["POST"]) for path in START_PATHS]
-        path = SUBMISSION_PATH + "/{task_id}" + slash
-        routes.append(Route(path, intake.submission, methods=["GET"]))
-    app = Starlette(
-        routes=routes,
-        exception_handlers={
-            InputError: _on_input_error,
-            Refused: _on_refused,
-            HTTPException: _on_http_error,
-        },
-    )
-    app.router.redirect_slashes = False
-    capped = BodyCap(app)
+    capped = BodyCap(intake)
     return capped if watcher is None else _Watched(capped, watcher)
 
 
-async def _on_input_error(_: Request, why: Exception) -> JSONResponse:
-    return JSONResponse({"detail": str(why)}, 400 if isinstance(why, NotJson) else 422)
-
-
-async def _on_http_error(_: Request, why: Exception) -> JSONResponse:
-    assert isinstance(why, HTTPException)
-    return JSONResponse({"detail": why.detail}, why.status_code, headers=why.headers)
-
-
-async def _on_refused(_: Request, why: Exception) -> JSONResponse:
-    assert isinstance(why, Refused)
-    return JSONResponse({"detail": str(why)}, why.status)
+def _allow(scope: Scope, *methods: str) -> None:
+    """Raise Refused for another method."""
+    if scope["method"] not in methods:
+        allowed = (b"allow", ", ".join(methods).encode())
+        raise Refused(405, "Method Not Allowed", allowed)
 
 
 def _note_unknown(task_id: str, unknown: tuple[str, ...]) -> None:

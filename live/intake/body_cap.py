@@ -5,10 +5,14 @@ bodies that are being read together have a bound as well: strangers fill no memo
 """
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
+
+from shared.ledger import dumps
+
+Whole = Callable[[Scope, bytes, Send], Awaitable[None]]
+"""Answers a request whose body is there whole."""
 
 MOST_BODY = 1 << 20
 """Bytes of one request's body."""
@@ -26,10 +30,10 @@ class _TooMuch(Exception):
 
 
 class BodyCap:
-    """An application whose requests come with their body read, or not at all."""
+    """An ASGI application whose requests come with their body read, or not at all."""
 
     def __init__(
-        self, app: ASGIApp, *, most_body: int = MOST_BODY, most_bodies: int = MOST_BODIES
+        self, app: Whole, *, most_body: int = MOST_BODY, most_bodies: int = MOST_BODIES
     ) -> None:
         """In front of ``app``; sizes in bytes."""
         self._app, self._most_body, self._most_bodies = app, most_body, most_bodies
@@ -48,7 +52,7 @@ class BodyCap:
             whole = await self._read(scope, receive, body)
             self._reading.pop(me, None)
             if whole:
-                await self._app(scope, _replay(bytes(body), receive), send)
+                await self._app(scope, bytes(body), send)
         except _TooMuch as why:
             await refuse(send, why.status, str(why))
         except asyncio.CancelledError:
@@ -103,23 +107,18 @@ def _within(length: bytes, most: int) -> bool:
     return length.isdigit() and len(length) < 20 and int(length) <= most
 
 
-def _replay(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
-    """The body in one piece, then whatever comes."""
-    first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def again() -> Message:
-        return first.pop() if first else await receive()
-
-    return again
+async def reply(send: Send, status: int, content: object, *headers: tuple[bytes, bytes]) -> None:
+    """Answer by one line of JSON."""
+    body = dumps(content).encode()
+    told = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        *headers,
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": told})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def refuse(send: Send, status: int, why: str) -> None:
     """Answer by one line of JSON and close: what the other end still sends is not read."""
-    body = json.dumps({"detail": why}).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await reply(send, status, {"detail": why}, (b"connection", b"close"))

@@ -8,6 +8,7 @@ signature was found good, and a nonce is good once, before and after a restart.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from ipaddress import ip_address
 from typing import Protocol
@@ -125,6 +126,7 @@ def need_loopback(host: str, key: str = "auth") -> None:
         )
 
 
+@lru_cache(maxsize=64)
 def _is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ip_address(host).is_loopback
