@@ -6,22 +6,23 @@ it, nothing of it has happened: offers are refused, all else waits until it can 
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from time import perf_counter
 
 from live import faults
+from live.batch import Batch, check_writable, started_rows
 from live.clock import Clock
 from live.inbox import Entered, Inbox, Waiting
 from live.ledger_store import LedgerStore, StorageError
-from live.rows import Extra, JobFolder, Row, StartPayload, job_dir
+from live.rows import Extra, StartPayload
 from live.stamping import Handled, MachineView, fire_due, take_in
 from shared.decisions import Decision, Gate, priority_of, reason_of
-from shared.errors import FourSlotError, InputError
+from shared.errors import FourSlotError
 from shared.inputs import Input, OfferArrived
-from shared.jobs import Answer, Effect
-from shared.ledger import LedgerEntry, Recorder, dumps, input_json
+from shared.jobs import Answer
+from shared.ledger import LedgerEntry, Recorder
 from shared.machine import Saved
 
 __all__ = ["RETRY_S", "Daemon", "DaemonStopped", "Handled", "Listener", "MachineView", "take_in"]
@@ -39,15 +40,6 @@ Listener = Callable[[LedgerEntry, list[Answer]], None]
 
 class DaemonStopped(FourSlotError):
     """The daemon takes no more inputs; this one has not been handled."""
-
-
-@dataclass(slots=True)
-class _Batch:
-    """What was decided together and is written together."""
-
-    waiting: list[Waiting]
-    handled: list[Handled] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
 
 
 class Daemon:
@@ -120,7 +112,7 @@ class Daemon:
         input waits until it can be. Raises InputError for text that no file can hold,
         IllegalTransition when the state does not allow it, DaemonStopped at the end.
         """
-        _check_writable(entry)
+        check_writable(entry)
         return self._put(entry, extra)
 
     async def keep(self, extra: Extra) -> None:
@@ -184,10 +176,10 @@ class Daemon:
         self._before = None
         self._arm(self._recorder.machine.next_timer())
 
-    def _decided(self, waiting: list[Waiting]) -> _Batch:
+    def _decided(self, waiting: list[Waiting]) -> Batch:
         """Decide each, in order, with the timers that are due before it or by now."""
         now_ms = self._clock.now_ms()
-        batch = _Batch(waiting)
+        batch = Batch(waiting)
         for each in waiting:
             try:
                 self._decide(each, now_ms, batch)
@@ -196,7 +188,7 @@ class Daemon:
         batch.handled.extend(fire_due(self._recorder, now_ms))
         return batch
 
-    def _decide(self, waiting: Waiting, now_ms: int, batch: _Batch) -> None:
+    def _decide(self, waiting: Waiting, now_ms: int, batch: Batch) -> None:
         batch.rows += [row for row in waiting.rows if not isinstance(row, StartPayload)]
         if waiting.entry is None:
             return
@@ -204,9 +196,9 @@ class Daemon:
             batch.handled.append(handled)
         entry, answers = batch.handled[-1]
         waiting.outcome = Entered(entry, answers)
-        batch.rows += _started_rows(entry, answers, waiting.rows)
+        batch.rows += started_rows(entry, answers, waiting.rows)
 
-    async def _commit(self, batch: _Batch) -> None:
+    async def _commit(self, batch: Batch) -> None:
         if not batch.handled and not batch.rows:
             return
         entries = [entry for entry, _ in batch.handled]
@@ -219,7 +211,7 @@ class Daemon:
             log.warning("the ledger can be written again")
         self._failing = False
 
-    def _tell(self, batch: _Batch) -> None:
+    def _tell(self, batch: Batch) -> None:
         """What is durable is answered and carried out."""
         faults.reached("before_reply")
         for waiting in batch.waiting:
@@ -229,7 +221,7 @@ class Daemon:
         _tell_all(self._listeners, batch.handled)
         loop.call_soon(_tell_all, self._behind, batch.handled)
 
-    def _refuse(self, batch: _Batch, why: StorageError) -> None:
+    def _refuse(self, batch: Batch, why: StorageError) -> None:
         """Nothing of the batch has happened: refuse offers and rows, let all else wait."""
         if not self._failing:
             log.error("%s; offers are refused until it can be", why)
@@ -266,7 +258,7 @@ class Daemon:
             slot=None,
         )
 
-    def _give_up(self, batch: _Batch, why: BaseException) -> None:
+    def _give_up(self, batch: Batch, why: BaseException) -> None:
         """The consumer ends in the middle of a batch: whether it is durable nobody may say."""
         for waiting in batch.waiting:
             waiting.outcome = DaemonStopped(f"the daemon ended while this was written: {why!r}")
@@ -307,21 +299,3 @@ async def _over(writing: "Future[None]") -> None:
         writing.result(DISK_S)
     except TimeoutError:
         await asyncio.wrap_future(writing)
-
-
-def _check_writable(entry: Input) -> None:
-    """Half of a surrogate pair, NaN: JSON can bring them in, and no file takes them."""
-    try:
-        dumps(input_json(entry)).encode()
-    except ValueError as why:
-        raise InputError(f"{entry.kind}: found {why}, allowed is Unicode text, numbers") from None
-
-
-def _started_rows(
-    entry: LedgerEntry, answers: list[Answer], rows: tuple[Row, ...]
-) -> Iterator[Row]:
-    """What is kept of a start request that took effect: its folder's name and what it brought."""
-    for answer in answers:
-        if isinstance(answer, Effect) and answer.effect == "started" and answer.task_id:
-            yield JobFolder(entry.seq, answer.task_id, job_dir(entry.seq))
-            yield from (replace(r, seq=entry.seq) for r in rows if isinstance(r, StartPayload))

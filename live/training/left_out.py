@@ -3,21 +3,27 @@
 from collections.abc import Iterator
 
 from live.job_files import JobSpec
-from live.training.rows import DPO
+from live.training.rows import DPO, GRPO
 from shared.plan import Deviation
 from shared.profiles import TrainingProfile
 from shared.training_step import ADAMW
 
 UNUSED = "unused"
+_NOISE = {
+    DPO: "noise on one side of DPO's comparison with the model that has no adapter",
+    GRPO: "answers would be sampled from another model than the one they are credited to",
+}
+"""Tasks without dropout, and why."""
 
 
 def dropout(spec: JobSpec) -> float:
-    """Of the adapter: none for DPO.
+    """Of the adapter: none for DPO and GRPO.
 
-    Its loss is a difference between the model with the adapter and without. Dropout would be noise
-    on one side of it, which is why TRL turns it off by itself.
+    DPO's loss is a difference between the model with the adapter and without; dropout would be
+    noise on one side of it, which is why TRL turns it off by itself. GRPO's goes by how likely an
+    answer was when it was sampled; TRL samples in training mode, from another model at every token.
     """
-    return 0.0 if spec.task_type == DPO else spec.profile.lora_dropout
+    return 0.0 if spec.task_type in _NOISE else spec.profile.lora_dropout
 
 
 def left_out(
@@ -36,7 +42,7 @@ def left_out(
 
 
 def _dropout(spec: JobSpec, profile: TrainingProfile) -> Iterator[Deviation]:
-    why = "noise on one side of DPO's comparison with the model that has no adapter"
+    why = _NOISE.get(spec.task_type, "")
     yield Deviation("lora_dropout", f"{profile.lora_dropout:g}", f"{dropout(spec):g}", why)
 
 
