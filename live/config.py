@@ -176,7 +176,7 @@ def _less(box: BoxDeclaration, lacks: dict[str, str], declared_in: Path | None) 
     Raises InputError where one is declared by name: whoever simulates by that file counts on it.
     """
     if box.task_types is None:
-        types = frozenset(DEFAULT_TABLES.task_weight) - lacks.keys()
+        types = frozenset(DEFAULT_TABLES.task_weight.keys() - lacks.keys())
         return replace(box, task_types=types) if lacks else box
     for task_type in sorted(box.task_types & lacks.keys()):
         raise InputError(

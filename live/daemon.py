@@ -91,7 +91,7 @@ class Daemon:
 
     def listen(self, callback: Listener, *, behind: bool = False) -> None:
         """Have every entry told, in ledger order, once it is durable. The callback must be quick;
-        what it raises is logged and goes no further. behind: after those who wait are answered.
+        what it raises is logged and goes no further. behind: after those who wait were woken.
         """
         (self._behind if behind else self._listeners).append(callback)
 
@@ -132,6 +132,7 @@ class Daemon:
             while True:
                 await self._inbox.rung(self._retry_s if self._failing else None)
                 await self._serve(self._inbox.take())
+                await asyncio.sleep(0)  # who was told goes first, though more may wait already
                 if self._stopping and (self._failing or not len(self._inbox)):
                     return
         finally:

@@ -60,9 +60,8 @@ def _line(path: Path) -> str:
 
 def _none_here(nvml: Any, why: Exception) -> bool:
     """Whether NVML's complaint is that of a machine without NVIDIA GPUs."""
-    if isinstance(why, nvml.NVMLError_LibraryNotFound):
-        return True
-    return isinstance(why, nvml.NVMLError_DriverNotLoaded) and not on_the_bus()
+    kinds = (nvml.NVMLError_LibraryNotFound, nvml.NVMLError_DriverNotLoaded)
+    return isinstance(why, kinds) and not on_the_bus()
 
 
 def _without(device: str, why: str, slots: int) -> CpuSlots:

@@ -89,7 +89,7 @@ class GpuWatch:
     @property
     def reasons(self) -> dict[int, str]:
         """Why GPUs are out of service, by number."""
-        held = {gpu: next(iter(jobs.values())) for gpu, jobs in self._held.items() if jobs}
+        held = {gpu: next(iter(jobs.values())) for gpu, jobs in dict(self._held).items() if jobs}
         return self._strange | self._tired | held | self._silent | self._faults
 
     def fault_of(self, gpus: tuple[int, ...]) -> str | None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from shared.errors import FourSlotError
+from shared.errors import FourSlotError, InputError
 
 Device = Literal["cuda", "cpu"]
 
@@ -98,6 +98,8 @@ class CpuSlots:
         """CUDA knows nothing of it."""
         return None
 
-    def clear(self, gpu: int) -> str | None:  # noqa: ARG002 - the protocol's
-        """Nothing is ever remembered."""
+    def clear(self, gpu: int) -> str | None:
+        """Nothing is ever remembered. Raises InputError for a number that is no slot's."""
+        if not 0 <= gpu < self.count:
+            raise InputError(f"gpu: found {gpu}, allowed here is 0 to {self.count - 1}")
         return None

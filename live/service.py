@@ -113,12 +113,9 @@ class Service:
         )
         self.decision_log = DecisionLog(daemon.machine)
         self._offers = dict(self.opened.offers)
-        daemon.listen(self._hold)
-        for listener in (
-            self.metrics.on_entry,
-            self.decision_log.on_entry,
-            self.supervisor.on_entry,
-        ):
+        for listener in (self._hold, self.metrics.on_entry):
+            daemon.listen(listener)
+        for listener in (self.decision_log.on_entry, self.supervisor.on_entry):
             daemon.listen(listener, behind=True)
         daemon.watch_commits(self.metrics.on_commit)
         # The other end stamps by the wall clock; ours may have been moved since the start.

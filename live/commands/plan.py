@@ -42,8 +42,9 @@ def document(shape: Architecture, preset: Preset, max_length: int | None) -> Jso
     rows = max_length or profile.max_length
     gpus = len(layout.gpus[0])
     found = largest_plan(
-        shape, profile, gpus=gpus, gb_per_gpu=layout.memory_gb_per_gpu, longest_row=rows
-    )
+        shape, profile, gpus=gpus, gb_per_gpu=layout.memory_gb_per_gpu, longest_row=rows,
+        chunked_loss=True,  # the trainers know no other
+    )  # fmt: skip
     return {
         "fits": found is not None,
         "slot": {"gpus": gpus, "gb_per_gpu": layout.memory_gb_per_gpu},

@@ -1,6 +1,7 @@
 """The intake's HTTP application: the subnet's endpoints, and nothing else.
 
-Every answer is one line of JSON; no request, however malformed, is answered by a 5xx.
+Every answer is one line of JSON. No request, however malformed, is answered by a 5xx: a 500 is a
+fault of ours.
 """
 
 import logging
@@ -165,7 +166,7 @@ class _Watched:
 
 def _label(path: str) -> str:
     """A path as a metric's label: a stranger's text is none."""
-    bare = path.rstrip("/")
+    bare = path.removesuffix("/")
     if bare in OFFER_PATHS or bare in START_PATHS:
         return bare
     return SUBMISSION_PATH if path.startswith(SUBMISSION_PATH + "/") else "other"

@@ -35,23 +35,37 @@ def attentions_of(model: Any) -> tuple[Attention, ...]:
     if kind._supports_flash_attn:
         able.append(FLASH)
     if kind._supports_sdpa and not capped:
-        able += [PACKED, SDPA] if kind._supports_flash_attn and _packs(model) else [SDPA]
+        able += [PACKED, SDPA] if _packs(model) else [SDPA]
     return (*able, EAGER)
 
 
-def heads_of(model: Any) -> tuple[int, int, int]:
-    """Query heads, key heads, elements of a head."""
+def stay_apart(model: Any) -> bool:
+    """Whether rows laid end to end stay apart: in layers that mix tokens by attention alone."""
+    kinds = getattr(model.config.get_text_config(), "layer_types", None)
+    return set(kinds or ()) <= _PLAIN_LAYERS and not getattr(model, "_is_stateful", False)
+
+
+def heads_of(model: Any) -> tuple[int, int, int] | None:
+    """Query heads, key heads, elements of a head; None where these differ within the model."""
     config = model.config.get_text_config()
-    heads = config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return heads, getattr(config, "num_key_value_heads", None) or heads, width
+    if getattr(config, "v_head_dim", None) or getattr(config, "qk_rope_head_dim", None):
+        return None
+    try:
+        heads = config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // heads
+        return heads, getattr(config, "num_key_value_heads", None) or heads, width
+    except (AttributeError, RuntimeError, TypeError):  # a family may know it by layer alone
+        return None
 
 
 def _packs(model: Any) -> bool:
-    """Whether rows laid end to end stay apart: in layers that mix tokens by attention alone."""
-    *_, width = heads_of(model)
-    kinds = getattr(model.config.get_text_config(), "layer_types", None)
-    return set(kinds or ()) <= _PLAIN_LAYERS and width % 8 == 0 and width <= WIDEST_HEAD
+    """Whether torch's kernel can be called in place of the family's attention."""
+    kind, heads = type(model), heads_of(model)
+    if not (kind._supports_flash_attn and kind._supports_attention_backend and stay_apart(model)):
+        return False
+    if heads is None or getattr(model.config.get_text_config(), "attention_dropout", None):
+        return False
+    return heads[2] % 8 == 0 and heads[2] <= WIDEST_HEAD
 
 
 def packed_attention(
@@ -155,7 +169,7 @@ def register() -> None:
 def kernel_fault(device: torch.device, heads: int, kv_heads: int, width: int) -> str | None:
     """Why the flash kernel is not to be used for heads of this shape on this GPU, or None.
 
-    It is tried on three small rows, values and gradients.
+    It is tried on three small rows, values and gradients, plain and with a window and a scale.
     """
     dice = torch.Generator(device).manual_seed(1)
     begins = torch.tensor([0, 5, 6, 72], dtype=torch.int32, device=device)
@@ -163,18 +177,30 @@ def kernel_fault(device: torch.device, heads: int, kv_heads: int, width: int) ->
         torch.randn(72, count, width, generator=dice, device=device, dtype=torch.bfloat16)
         for count in (heads, kv_heads, kv_heads)
     ]
+    off = 0.0
     try:
-        one, other = (_values(way, rows, begins) for way in (in_the_kernel, by_mask))
+        for how in ((None, None), (0.1, 9)):
+            one, other = (_values(way, rows, begins, *how) for way in (in_the_kernel, by_mask))
+            off = max(off, *(_apart(a, b) for a, b in zip(one, other, strict=True)))
     except Exception as why:  # whatever it is: a missing kernel, an old card, another release
         return f"torch's flash kernel cannot be used here ({type(why).__name__})"
-    off = max(float((a - b).norm() / b.norm()) for a, b in zip(one, other, strict=True))
     return None if off < ALIKE else f"torch's flash kernel computes otherwise here, by {off:.1%}"
 
 
-def _values(way: Any, rows: list[torch.Tensor], begins: torch.Tensor) -> list[torch.Tensor]:
+def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).norm() / other.norm())
+
+
+def _values(
+    way: Any,
+    rows: list[torch.Tensor],
+    begins: torch.Tensor,
+    scaling: float | None,
+    window: int | None,
+) -> list[torch.Tensor]:
     """What comes out, and the gradients of what went in, as float64."""
     leaves = [each.clone().requires_grad_() for each in rows]
-    made = way(*leaves, begins, 66, None, None)
+    made = way(*leaves, begins, 66, scaling, window)
     made.float().square().sum().backward()
     return [
         made.detach().double(),

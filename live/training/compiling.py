@@ -22,6 +22,7 @@ def compile_layers(model: torch.nn.Module, backend: str = "inductor") -> int:
     """
     config: Any = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, MOST_GRAPHS)
+    config.optimize_ddp = False  # it splits graphs of whole models, and takes no checkpoints
     layers = [each for each in model.modules() if isinstance(each, GradientCheckpointingLayer)]
     for layer in layers:
         layer.compile(backend=backend)

@@ -19,7 +19,13 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from live.training.attention import attentions_of, heads_of, kernel_fault, register
+from live.training.attention import (
+    attentions_of,
+    heads_of,
+    kernel_fault,
+    register,
+    stay_apart,
+)
 from live.training.ways import PACKED, Attention, Family
 from shared.architectures import Architecture, architecture_from_config
 from shared.errors import InputError
@@ -99,11 +105,11 @@ def family_of(source: Source, device: torch.device) -> Family:
         for name, each in model.named_modules()
         if isinstance(each, torch.nn.Linear | Conv1D) and each is not head
     }
-    able, lacks = attentions_of(model), None
-    if PACKED in able and device.type == "cuda":
-        lacks = kernel_fault(device, *heads_of(model))
+    able, heads, lacks = attentions_of(model), heads_of(model), None
+    if PACKED in able and device.type == "cuda" and heads is not None:
+        lacks = kernel_fault(device, *heads)
     usable = tuple(way for way in able if way != PACKED or lacks is None)
-    return Family(tuple(sorted(found)), usable, lacks or "")
+    return Family(tuple(sorted(found)), usable, lacks or "", apart=stay_apart(model))
 
 
 def model_of(

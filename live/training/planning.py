@@ -19,6 +19,7 @@ from live.training.ways import (
     Machine,
     attention_for,
     other_attention,
+    padding_free,
 )
 from shared.architectures import MODULES, Architecture
 from shared.errors import InputError
@@ -54,9 +55,9 @@ def settle(
     whatever of. Raises InputError when not one row fits the slot, or there is no layer to adapt.
     """
     targets = _targets(spec, family.projections)
-    attention = attention_for(spec.task_type, family, machine)
+    attention = attention_for(spec.task_type, family, machine, faults - lacks_of_memory)
     if not machine.cuda:
-        return _on_the_cpu(spec, shape, targets, attention)
+        return _on_the_cpu(spec, shape, targets, attention, family)
     profile = _for_task(spec)
     if shape.experts > 1:  # those that are no layers of their own take no adapters
         there = tuple(name for name in profile.target_modules if name in targets)
@@ -77,7 +78,7 @@ def settle(
             f"GPU(s) of {spec.memory_gb_per_gpu:.1f} GB, every concession made"
         )
     other = [*_other_targets(spec.profile, targets), *other_attention(family, attention)]
-    chosen = _Chosen(targets, attention, tuple(other))
+    chosen = _Chosen(targets, attention, family, tuple(other))
     return _settled(spec, shape, chosen, plan, machine, (lacks_of_memory, faults))
 
 
@@ -92,6 +93,7 @@ class _Chosen:
 
     targets: tuple[str, ...]
     attention: Attention
+    family: Family
     deviations: tuple[Deviation, ...]
 
 
@@ -175,6 +177,7 @@ def _settled(
         parallel=plan.parallel,
         optimizer=plan.optimizer,
         attention=chosen.attention,
+        padding_free=padding_free(chosen.attention, spec.task_type, chosen.family, micro),
         compile=compiled,
         checkpointing=profile.gradient_checkpointing,
         bucket_mb=profile.ddp_bucket_cap_mb,
@@ -226,7 +229,11 @@ def _compiles(spec: JobSpec, parallel: str, faults: int, missing: list[Deviation
 
 
 def _on_the_cpu(
-    spec: JobSpec, shape: Architecture, targets: tuple[str, ...], attention: Attention
+    spec: JobSpec,
+    shape: Architecture,
+    targets: tuple[str, ...],
+    attention: Attention,
+    family: Family,
 ) -> Settled:
     """A rehearsal's size, whatever the profile; every setting that is not taken is told."""
     profile = spec.profile
@@ -266,6 +273,7 @@ def _on_the_cpu(
         parallel=parallel,
         optimizer=optimizer,
         attention=attention,
+        padding_free=padding_free(attention, spec.task_type, family, rows),
         compile=False,
         checkpointing=False,
         bucket_mb=profile.ddp_bucket_cap_mb,

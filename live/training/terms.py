@@ -46,13 +46,15 @@ class Settled(Terms):
 
     max_length: tokens a row is cut to. sampled_rows: answers that a rank samples at once, whole
     micro-batches of one step; 0 where none are sampled. generations: answers to a prompt, or 1.
-    plan: the memory plan behind it, of the slot's GPUs (None on the CPU).
+    padding_free: rows are laid end to end. plan: the memory plan behind it, of the slot's GPUs
+    (None on the CPU).
     """
 
     max_length: int
     sampled_rows: int
     generations: int
     attention: Attention
+    padding_free: bool
     plan: Plan | None
 
     def record(self) -> dict[str, Any]:

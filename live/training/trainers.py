@@ -15,7 +15,6 @@ from live.training.planning import most_answer
 from live.training.rows import DPO, GRPO
 from live.training.sharding import shard
 from live.training.terms import Settled
-from live.training.ways import END_TO_END
 
 
 class PlacedLater:
@@ -52,7 +51,7 @@ class Grpo(Kept, GRPOTrainer):  # type: ignore[misc]
 def _sft(spec: JobSpec, settled: Settled, told: dict[str, Any], _: dict[str, Any]) -> Any:
     del spec
     told["max_length"] = None  # cut already, and padding-free rows allow no other
-    told["padding_free"] = settled.attention in END_TO_END and settled.micro > 1
+    told["padding_free"] = settled.padding_free
     return Sft, SFTConfig(**told), {}
 
 

@@ -32,12 +32,13 @@ class Family:
     """What the model's family allows.
 
     projections: names of its linear layers. attentions: ways of attention, best first. lacks: why
-    another one is not among them, or empty.
+    another one is not among them, or empty. apart: whether rows may be laid end to end.
     """
 
     projections: tuple[str, ...]
     attentions: tuple[Attention, ...] = (FLASH, PACKED, SDPA, EAGER)
     lacks: str = ""
+    apart: bool = True
 
 
 def machine(device: str) -> Machine:
@@ -63,14 +64,22 @@ def _imports(name: str) -> bool:
     return True
 
 
-def attention_for(task_type: str, family: Family, here: Machine) -> Attention:
-    """The best way there is; the SFT trainer alone lays rows end to end."""
-    able = (
-        way
-        for way in family.attentions
-        if (way != FLASH or here.flash) and (way != PACKED or task_type in (INSTRUCT, CHAT))
+def attention_for(task_type: str, family: Family, here: Machine, faults: int = 0) -> Attention:
+    """The best way there is; the SFT trainer alone lays rows end to end.
+
+    faults: attempts that failed, but for want of memory; after one, the kernel that is ours to
+    call is not called again.
+    """
+    ours = task_type in (INSTRUCT, CHAT) and not faults
+    return next(
+        way for way in family.attentions if (way != FLASH or here.flash) and (way != PACKED or ours)
     )
-    return next(able)
+
+
+def padding_free(attention: Attention, task_type: str, family: Family, micro: int) -> bool:
+    """Whether several rows are laid end to end: by the SFT trainer, where they stay apart."""
+    sft = task_type in (INSTRUCT, CHAT)
+    return sft and attention in END_TO_END and family.apart and micro > 1
 
 
 def other_attention(family: Family, given: Attention) -> list[Deviation]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from live.config import Config, read_config
+from live.config import Config, policy_of, read_config
+from live.disk_need import next_job_bytes
 from live.doctor import CHECKS
 from live.metrics import Metrics
 from shared.decisions import Gate, Policy
@@ -165,3 +166,12 @@ def test_the_runbook_signals_the_daemon_alone():
     calls = re.findall(r"`(systemctl kill [^`]+)`", text)
     assert calls
     assert all("--kill-whom=main" in call for call in calls)
+
+
+def test_the_shipped_configuration_knows_the_room_that_a_job_needs(tmp_path: Path) -> None:
+    """Its box declares no task types; what is left of all of them counts as declared."""
+    config = read_config(DEPLOY / "config.toml")
+    policy = policy_of(config, DEPLOY)
+    assert policy.box.task_types is not None
+    assert "GrpoTask" not in policy.box.task_types
+    assert next_job_bytes(policy, None, config.training.most_model_bytes) > 100 * 10**9

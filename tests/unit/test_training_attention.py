@@ -113,6 +113,39 @@ def test_what_a_family_can_be_trained_with():
     assert attentions_of(bloom) == (EAGER,)
 
 
+LATENT = {
+    "kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 16,
+    "v_head_dim": 16,
+}  # fmt: skip
+
+
+def test_families_whose_attention_is_of_another_shape_do_not_go_through_the_kernel():
+    """Latent attention has keys wider than values; dropout inside attention is not the kernel's."""
+    config = transformers.DeepseekV3Config(**{**SMALL, **LATENT})
+    with torch.device("meta"):
+        latent = transformers.DeepseekV3ForCausalLM(config)
+        dropping = transformers.LlamaForCausalLM(
+            transformers.LlamaConfig(**SMALL, attention_dropout=0.1)
+        )
+        falcon = transformers.FalconForCausalLM(
+            transformers.FalconConfig(vocab_size=9, hidden_size=16, num_hidden_layers=1,
+                                      num_attention_heads=2)
+        )  # fmt: skip
+    assert attention.heads_of(latent) is None
+    for model in (latent, dropping, falcon):
+        assert PACKED not in attentions_of(model)
+
+
+def test_rows_of_layers_that_remember_are_not_laid_end_to_end():
+    assert attention.stay_apart(made("Llama", {}, "sdpa"))
+    config = transformers.Qwen3NextConfig(
+        **SMALL, layer_types=["linear_attention", "full_attention"], num_experts=2,
+        moe_intermediate_size=8, num_experts_per_tok=1, shared_expert_intermediate_size=8,
+    )  # fmt: skip
+    with torch.device("meta"):
+        assert not attention.stay_apart(transformers.Qwen3NextForCausalLM(config))
+
+
 def test_a_kernel_that_is_not_there_is_told(monkeypatch):
     def varlen_attn(*told, **more):
         raise NotImplementedError

@@ -199,6 +199,20 @@ def test_the_best_attention_that_family_task_and_machine_allow(
     assert (told.wanted, told.given, told.why) == ("flash", given, why)
 
 
+def test_after_a_fault_torchs_kernel_is_not_called_again() -> None:
+    """Want of memory is no fault of the kernel's."""
+    for lacks, faults, given in ((0, 1, "sdpa"), (1, 1, "packed"), (1, 2, "sdpa")):
+        found = settle(spec(CHAT), LLAMA_8B, Family(MODULES), 2048, NO_FLASH, lacks, faults)
+        assert found.attention == given
+
+
+def test_rows_are_laid_end_to_end_where_they_stay_apart() -> None:
+    for apart in (True, False):
+        family = Family(MODULES, apart=apart)
+        assert settle(spec(CHAT), LLAMA_8B, family, 512, GPU, 0).padding_free == apart
+    assert not settle(spec(DPO), LLAMA_8B, Family(MODULES), 512, GPU, 0).padding_free
+
+
 def test_masks_and_scores_are_planned_for() -> None:
     """Padded rows and the matrix of scores leave room for fewer rows at once."""
     families = (Family(MODULES, (way,)) for way in (PACKED, SDPA, EAGER))
