@@ -136,7 +136,7 @@ class LayerMemory:
     def _while_attending(self, beyond: int) -> int:
         """Live in eager attention, with ``beyond`` bytes an element of the scores besides what it
         keeps. Forward 4 (the scores in bf16 and fp32 while the softmax is made, which comes after
-        in bf16), backward 8 (the softmax's gradient and that of the scores, fp32).
+        in bf16), backward 6 (the softmax's gradient in fp32, and in bf16 as it came).
         """
         adapters = sum(map(self._adapter_saved, MODULES[:3]))
         return self._kept_before("o_proj") + adapters + beyond * self._scores
@@ -174,15 +174,21 @@ class LayerMemory:
         return max(peak, self._while_attending(4) + self._live_beside("o_proj"))
 
     def unsaved_peak(self) -> int:
-        """The same where nothing is kept: the first pass through a checkpointed layer."""
-        attending = 3 * BF16 * self.architecture.q_width + (2 * FP32 + BF16) * self._scores
-        return max(
-            self._live_beside("o_proj") + attending,
-            *(
-                self._live_beside(m) + self._adapter_running(m) + self._adapter_saved(m)
-                for m in MODULES
-            ),
+        """The same where nothing is kept: the first pass through a checkpointed layer.
+
+        The gate's activation waits for the up projection.
+        """
+        arch = self.architecture
+        waits = {"up_proj": BF16 * arch.intermediate_size}
+        attending = 3 * BF16 * arch.q_width + (2 * FP32 + BF16) * self._scores
+        running = (
+            self._live_beside(m)
+            + waits.get(m, 0)
+            + self._adapter_running(m)
+            + self._adapter_saved(m)
+            for m in MODULES
         )
+        return max(self._live_beside("o_proj") + attending, *running)
 
     def backward_peak(self) -> int:
         """Right after the down projection: gradients of the product and of its two factors.
@@ -191,7 +197,7 @@ class LayerMemory:
         """
         product = 3 * BF16 * self.architecture.intermediate_size
         after = self.saved() - self._adapter_saved(MODULES[-1]) + product
-        return max(after, self._while_attending(8) if self._scores else 0)
+        return max(after, self._while_attending(6) if self._scores else 0)
 
     def incoming(self) -> int:
         """The gradient that comes from the next layer and, for an adapted end, its scaled form.

@@ -241,7 +241,8 @@ def _sampling_instants(step: TrainingStep) -> Iterator[_Instant]:
     repeated = 2 * BF16 * arch.q_width * tokens
     running = max(step.layer().unsaved_peak() * tokens, layer + repeated)
     logits = (BF16 + 2 * FP32) * arch.vocab_size * step.sampled_rows
-    held = arch.layers * layer + running + _autocast_copies(step, arch.layers)
+    stream = BF16 * arch.hidden_size * tokens  # the layer's input, which its caller holds
+    held = arch.layers * layer + stream + running + _autocast_copies(step, arch.layers)
     yield _Instant("sampling", _resident_bytes(step), held, logits, whole_layers=0)
 
 

@@ -28,6 +28,7 @@ SMALL = Architecture(128, 4, 4, 2, 32, 384, 512, tied_embeddings=True)
 SHALLOW = Architecture(64, 2, 4, 2, 16, 160, 8000, tied_embeddings=True)
 UNTIED = Architecture(256, 2, 4, 2, 64, 640, 8000)
 LIKE_8B = Architecture(256, 8, 8, 2, 32, 896, 2000)
+FEW_LAYERS = replace(LIKE_8B, layers=3)
 QWEN2 = Architecture(224, 4, 7, 1, 32, 1184, 600, tied_embeddings=True, qkv_bias=True)
 QWEN3 = Architecture(128, 4, 4, 2, 48, 384, 512, tied_embeddings=True, qk_norm=True)
 
@@ -198,7 +199,7 @@ def tracked_step(tracker, wanted, model, optimizer, ids):
 @pytest.mark.parametrize("bucket_view", [False, True])
 def test_ddp_buckets_are_within_five_percent(process_group, bucket_view):
     rank, row_tokens = 512, 64  # the buckets are as large as the gradients: rank-heavy shows them
-    wanted = step(LIKE_8B, rank, 2, row_tokens, gpus=2, bucket_view=bucket_view)
+    wanted = step(FEW_LAYERS, rank, 2, row_tokens, gpus=2, bucket_view=bucket_view)
     model, tracker = adapted_model(wanted), FrozenBaseTracker()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
     ids = torch.randint(0, 2000, (2, row_tokens))
@@ -241,7 +242,7 @@ def sampling_peaks(wanted):
     prompts = torch.randint(0, wanted.architecture.vocab_size, shape)
     cache, tracker, peaks = transformers.DynamicCache(), FrozenBaseTracker(), []
     tracker.track_external(model, prompts)
-    with torch.autocast("cpu", torch.bfloat16):  # around all, and with dropout: as GRPO samples
+    with torch.autocast("cpu", torch.bfloat16):  # around all: as GRPO samples
         for ids in (prompts, prompts[:, :1].clone()):
             with tracker, torch.no_grad():
                 model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
@@ -250,29 +251,30 @@ def sampling_peaks(wanted):
     return peaks
 
 
+@pytest.mark.parametrize("dropout", [True, False])
 @pytest.mark.parametrize(
     ("architecture", "rank", "rows", "row_tokens"),
     [(SMALL, 16, 4, 256), (LIKE_8B, 64, 8, 512), (LIKE_8B, 8, 16, 512), (QWEN2, 32, 4, 256)],
 )
-def test_sampling_is_never_underestimated_nor_by_fifteen_percent_over(
-    architecture, rank, rows, row_tokens
+def test_sampling_is_within_five_percent_and_not_underestimated(
+    architecture, rank, rows, row_tokens, dropout
 ):
-    wanted = step(architecture, rank, 1, row_tokens, sampled_rows=rows)
+    wanted = step(architecture, rank, 1, row_tokens, sampled_rows=rows, dropout=dropout)
     reading, answering = sampling_peaks(wanted)
     peak = peak_memory(wanted)
     predicted = peak.tensor_bytes - peak.optimizer  # there is none in the measurement
     print(f"sampling: {predicted / 1e6:.2f} MB, {reading / 1e6:.2f}, {answering / 1e6:.2f} MB")
     assert peak.instant == "sampling"
-    assert answering < reading <= predicted <= 1.15 * reading
+    assert answering < reading <= predicted <= (1 + TOLERANCE) * reading
 
 
 OTHER_ATTENTION = {
-    "eager": step(LIKE_8B, 16, 2, 512, attention="matrix"),
+    "eager": step(FEW_LAYERS, 16, 2, 512, attention="matrix"),
     "eager, longer rows": step(SMALL, 16, 1, 1024, attention="matrix"),
     "eager, not checkpointed": step(
         SMALL, 16, 2, 256, attention="matrix", gradient_checkpointing=False
     ),
-    "padded": step(LIKE_8B, 16, 4, 512, attention="masked"),
+    "padded": step(FEW_LAYERS, 16, 4, 512, attention="masked"),
     "padded, longer rows": step(SMALL, 16, 2, 1024, attention="masked"),
 }
 
@@ -286,7 +288,7 @@ def padded_loss(wanted, model, ids):
 
 
 @pytest.mark.parametrize("name", OTHER_ATTENTION)
-def test_other_attention_is_never_underestimated_nor_by_fifteen_percent_over(name, monkeypatch):
+def test_other_attention_is_within_five_percent_and_not_underestimated(name, monkeypatch):
     wanted = OTHER_ATTENTION[name]
     made = base_model
 
@@ -300,4 +302,4 @@ def test_other_attention_is_never_underestimated_nor_by_fifteen_percent_over(nam
     measured, predicted = measured_bytes(wanted), peak_memory(wanted).tensor_bytes
     print(f"{name}: {predicted / 1e6:.2f} MB, measured {measured / 1e6:.2f} MB, "
           f"{predicted / measured - 1:+.1%} ({peak_memory(wanted).instant})")  # fmt: skip
-    assert 0.99 * measured <= predicted <= 1.15 * measured
+    assert 0.99 * measured <= predicted <= (1 + TOLERANCE) * measured
