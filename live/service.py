@@ -16,7 +16,6 @@ from live.daemon import Daemon
 from live.gpus import CpuSlots, Device, Gpus
 from live.guard import Guard
 from live.intake.app import Intake, intake_app
-from live.intake.consumer import TellsUnwritten
 from live.intake.desk import Desk
 from live.intake.nonces import Nonces
 from live.intake.protocol import dialect_named
@@ -107,9 +106,7 @@ class Service:
         )
         self.metrics.on_device(setting.gpus.device)
         self.desk = Desk(
-            TellsUnwritten(daemon, self.metrics.on_unledgered),
-            reserved=self.opened.reserved,
-            unledgered=self.metrics.on_unledgered,
+            daemon, reserved=self.opened.reserved, unledgered=self.metrics.on_unledgered
         )
         self.decision_log = DecisionLog(daemon.machine)
         self._offers = dict(self.opened.offers)

@@ -6,7 +6,6 @@ from typing import Protocol
 
 from live.inbox import Entered
 from live.rows import Extra
-from shared.decisions import Decision
 from shared.inputs import Input
 from shared.jobs import Answer, Job
 from shared.ledger import LedgerEntry
@@ -46,30 +45,3 @@ class Consumer(Protocol):
 
     def listen(self, callback: Callable[[LedgerEntry, list[Answer]], None]) -> None:
         """Have every entry told once it is durable."""
-
-
-class TellsUnwritten:
-    """A consumer that also tells of each offer it refused because nothing can be written."""
-
-    def __init__(self, consumer: Consumer, told: Refusals) -> None:
-        self._consumer, self._told = consumer, told
-        self.enter, self.keep, self.listen = consumer.enter, consumer.keep, consumer.listen
-
-    @property
-    def machine(self) -> JobsView:
-        """The state of the box, to look at."""
-        return self._consumer.machine
-
-    def put(self, entry: Input, *, extra: Extra = ()) -> asyncio.Future[Entered]:
-        """Enter one input; done once it and ``extra`` are durable."""
-        entering = self._consumer.put(entry, extra=extra)
-        entering.add_done_callback(self._look)
-        return entering
-
-    def _look(self, entering: asyncio.Future[Entered]) -> None:
-        if entering.cancelled() or entering.exception() is not None:
-            return
-        decision = entering.result().answers[-1]
-        refused = isinstance(decision, Decision) and not decision.accepted
-        if entering.result().entry is None and refused:
-            self._told("unwritten")

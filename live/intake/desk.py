@@ -144,6 +144,8 @@ class Desk:
             return Told(LATE, accepted=False)
         decision = entered.answers[-1]
         assert isinstance(decision, Decision)
+        if entered.entry is None and not decision.accepted:
+            self._unledgered("unwritten")
         if decision.accepted and task_id in self._given_back:
             return Told(LATE, accepted=False)
         self._untold.discard(task_id)

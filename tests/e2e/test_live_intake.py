@@ -15,7 +15,6 @@ from live.clock import ManualClock
 from live.daemon import Daemon
 from live.intake.app import Intake, intake_app
 from live.intake.body_cap import BodyCap
-from live.intake.consumer import TellsUnwritten
 from live.intake.desk import Desk
 from live.intake.nonces import Nonces
 from live.intake.protocol import dialect_named
@@ -62,8 +61,8 @@ class World:
         self.daemon = Daemon(self.opened.recorder, self.store, self.clock, retry_s=0.01)
         self.auth = auth(self.store) if auth else Open()
         self.unledgered = []
-        telling = TellsUnwritten(self.daemon, self.unledgered.append)
-        self.desk = Desk(telling, answer_s=30.0, start_s=30.0)
+        told = self.unledgered.append
+        self.desk = Desk(self.daemon, answer_s=30.0, start_s=30.0, unledgered=told)
         self.requests = []
         intake = Intake(
             self.desk,
